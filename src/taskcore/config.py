@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param worker_processes: the least and the largest number of processes of ``taskcore worker``; None = no supervisor.
     :param max_jobs: after so many jobs a process of ``taskcore worker`` is replaced.
     :param max_memory: above this size a process of ``taskcore worker`` is replaced.
+    :param max_leaked_threads: with more threads than this that run functions whose jobs have ended a process of
+        ``taskcore worker`` is replaced, or ends; None = as many as ``threads``.
     :param health: ``"host:port"`` where ``taskcore worker`` answers health checks.
     :param health_file: the file that ``taskcore worker`` renews while it is alive.
     :param retry: the retry policy of tasks that set none.
@@ -96,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_processes: tuple[int, int] | None = None
     max_jobs: int | None = None
     max_memory: int | None = None
+    max_leaked_threads: int | None = None
     health: str | None = None
     health_file: str | None = None
     retry: Retry = Retry()
@@ -139,6 +142,7 @@ class AppSettings(TypedDict, total=False):
     worker_processes: int | str | tuple[int, int] | None
     max_jobs: int | None
     max_memory: int | str | None
+    max_leaked_threads: int | None
     health: str | None
     health_file: str | None
     retry: Retry | int | Mapping[str, Any] | None

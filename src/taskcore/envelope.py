@@ -12,6 +12,7 @@ The envelope is one JSON object that any language can write. Its bytes never cha
      "correlation_id": "…", "source": "…",      what it belongs to; its sender             (optional)
      "parent_id": "…", "tick": {"schedule": …}, the job, the instant that sent it          (optional)
      "timeout": 30.0, "retry": {"attempts": 1}, what this call has instead of its task's   (optional)
+     "soft_timeout": 25.0,                      as "timeout"                               (optional)
      "headers": {"traceparent": "…"}}           strings to strings; never broker headers   (optional)
 
 The names map one to one to CloudEvents: id, source, task → type, enqueued_at → time, args → data.
@@ -123,6 +124,7 @@ class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=T
     timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] | None = None
     retry: CallRetry | None = None
     tick: Tick | None = None
+    soft_timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 #: What runs here, if it is a job; in the end a :class:`taskcore.worker.Context`, which has the envelope.

@@ -130,6 +130,7 @@ KINDS: dict[str, SettingKind] = {
     "max_memory": SettingKind(
         size, 'bytes, at least 1, or text such as "512MiB"', least=1, show=show_size, none="no limit"
     ),
+    "max_leaked_threads": SettingKind(whole, "a whole number, at least 0", least=0, none="as many as threads"),
     "health": SettingKind(host_and_port, 'a host and a port, such as "0.0.0.0:8080"'),
     "health_file": SettingKind(text, "the path of a file"),
     "retry.attempts": _COUNT,

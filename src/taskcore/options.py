@@ -15,7 +15,6 @@ from taskcore.envelope import (
     ID_LIMIT,
     KEY_LIMIT,
     CallRetry,
-    Tick,
     check_name,
     is_safe_id,
     size_of_headers,
@@ -122,13 +121,14 @@ class UsingOptions(TypedDict, total=False):
     id: str | None  #: the job id to use, to repeat an enqueue whose answer was lost
     correlation_id: str | None  #: what this job belongs to; a job hands its own on to the jobs that it sends
     timeout: Duration | None  #: how long one attempt may take, instead of the task's
+    soft_timeout: Duration | None  #: after which ``SoftTimeout`` is raised in the function, instead of the task's
     retry: Retry | int | None  #: instead of the numbers of the task's policy; its errors (``on``) cannot travel
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of one call, checked.
 
-    :param tick: the instant of the schedule that sends it; no option of ``using``.
+    :param rare: further fields of the envelope; None for nearly all calls.
     """
 
     delay: float = 0.0
@@ -140,7 +140,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     timeout: float | None = None
     retry: CallRetry | None = None
-    tick: Tick | None = None
+    rare: Mapping[str, Any] | None = None
 
 
 NO_OPTIONS = CallOptions()
@@ -162,8 +162,9 @@ def call_options(given: UsingOptions) -> CallOptions:
         expires=None if expires is None else seconds_of("expires", expires),
         id=_id("id", given.get("id")),
         correlation_id=_id("correlation_id", given.get("correlation_id")),
-        timeout=_timeout(given.get("timeout")),
+        timeout=_timeout("timeout", given.get("timeout")),
         retry=_retry(given.get("retry")),
+        rare=_rare(given.get("soft_timeout"), given.get("timeout")),
     )
 
 
@@ -186,12 +187,20 @@ def refuse_unknown(what: str, given: Mapping[str, Any], known: Iterable[str]) ->
     )
 
 
-def _timeout(value: Duration | None) -> float | None:
+def _timeout(name: str, value: Duration | None) -> float | None:
     if value is None:
         return None
-    if not (seconds := seconds_of("timeout", value)):
-        raise InvalidSetting("timeout=0 leaves no time to run", fix="give a time above 0")
+    if not (seconds := seconds_of(name, value)):
+        raise InvalidSetting(f"{name}=0 leaves no time to run", fix="give a time above 0")
     return seconds
+
+
+def _rare(soft: Duration | None, hard: Duration | None) -> Mapping[str, Any] | None:
+    if (seconds := _timeout("soft_timeout", soft)) is None:
+        return None
+    if hard is not None and seconds_of("timeout", hard) <= seconds:
+        raise InvalidSetting("soft_timeout is not below timeout, and would never be raised", fix="give a shorter one")
+    return {"soft_timeout": seconds}
 
 
 def _retry(retry: object) -> CallRetry | None:

@@ -1,6 +1,7 @@
 """Soft time limits: ``SoftTimeout`` is raised inside of a function that takes too long, and it may still return.
 
 A task with ``soft_timeout=`` has a limited form of its function in its contract; all other tasks know nothing of it.
+A call with a limit of its own is run as a copy of its task.
 
     async function      its await is cancelled, and the cancellation reaches it as ``SoftTimeout``
     in a thread         the interpreter raises it when the thread executes Python code next
@@ -10,25 +11,34 @@ A task with ``soft_timeout=`` has a limited form of its function in its contract
 from __future__ import annotations
 
 import asyncio
+import copy
 import ctypes
 import inspect
 import math
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextvars import ContextVar
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from taskcore.envelope import running
 from taskcore.errors import InvalidContract, InvalidSetting
 from taskcore.options import DEFAULT
 from taskcore.toolkit.units import seconds_of
 
-__all__ = ["SoftTimeout", "limited", "limited_task"]
+if TYPE_CHECKING:
+    from taskcore.task import Task
+
+__all__ = ["SoftTimeout", "limited", "limited_call", "limited_task", "refuse_unlimited"]
 
 Function = Callable[..., Any]
+
+#: What the call that begins has instead of its task's limit; the limited form takes it.
+of_call: ContextVar[float | None] = ContextVar("taskcore.soft_timeout", default=None)
 
 
 class SoftTimeout(asyncio.CancelledError):
@@ -64,14 +74,56 @@ def limited_task(function: Function, options: Mapping[str, Any]) -> Function:
     return limited(function, seconds) if inspect.isfunction(function) else function
 
 
+def limited_call(task: Task[..., Any], seconds: float) -> Task[..., Any]:
+    """Make the form of a task that one call with a limit of its own runs as."""
+    function: Function | None = task.contract.function
+    while function is not None and not getattr(function, "has_soft_timeout", False):
+        function = getattr(function, "__wrapped__", None)
+    inner = task.contract.function
+    form = copy.copy(task)
+    form.contract = msgspec.structs.replace(
+        task.contract, function=limited(inner, seconds) if function is None else _with_limit(inner, seconds)
+    )
+    return form
+
+
+def _with_limit(function: Function, seconds: float) -> Function:
+    """Call the limited form of a function with another limit."""
+
+    @wraps(function)
+    def with_limit(*args: Any, **kwargs: Any) -> Any:
+        of_call.set(seconds)
+        return function(*args, **kwargs)
+
+    return with_limit
+
+
+def refuse_unlimited(name: str, is_async: bool, runs_in: str | None) -> None:  # noqa: FBT001 - as a task has it
+    """Refuse a call with a limit that cannot be kept where its function runs.
+
+    :raises InvalidSetting: it is a plain function in the event loop (TC104).
+    """
+    if not is_async and runs_in == "loop":
+        raise InvalidSetting(
+            f"{name}: soft_timeout cannot be kept, because a plain function in the loop cannot be interrupted",
+            fix='declare the task with runs_in="thread"',
+        )
+
+
 def limited(function: Function, seconds: float) -> Function:
     """Make the limited form of a task's function. A direct call outside of a job has no limit."""
+    form = _limited(function, seconds)
+    form.has_soft_timeout = True  # type: ignore[attr-defined]
+    return form
+
+
+def _limited(function: Function, seconds: float) -> Function:
     if inspect.iscoroutinefunction(function):
 
         @wraps(function)
         async def softly(*args: Any, **kwargs: Any) -> Any:
             work = function(*args, **kwargs)
-            return await (work if running.get(None) is None else _in_loop(work, seconds))
+            return await (work if running.get(None) is None else _in_loop(work, _chosen(seconds)))
 
         return softly
 
@@ -80,10 +132,19 @@ def limited(function: Function, seconds: float) -> Function:
         if running.get(None) is None or _is_in_a_loop():
             return function(*args, **kwargs)
         in_process = threading.current_thread() is threading.main_thread()
-        limit: _Signal | _ThreadLimit = _Signal(seconds) if in_process else _ThreadLimit(seconds)
-        return _within(limit, lambda: function(*args, **kwargs), seconds)
+        limit = (_Signal if in_process else _ThreadLimit)(chosen := _chosen(seconds))
+        return _within(limit, lambda: function(*args, **kwargs), chosen)
 
     return softly_plain
+
+
+def _chosen(seconds: float) -> float:
+    """Take the limit of the call that begins, if it has one, so that calls inside of it have their task's."""
+    own = of_call.get()
+    if own is None:
+        return seconds
+    of_call.set(None)
+    return own
 
 
 def _is_in_a_loop() -> bool:

@@ -11,6 +11,7 @@ which sends its calls and answers for its jobs.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
@@ -146,6 +147,8 @@ class Task(Generic[P, R]):
 
         :raises InvalidSetting: an option does not exist, or its value is impossible (TC104).
         """
+        if options.get("soft_timeout") is not None:
+            import_module("taskcore.soft_timeouts").refuse_unlimited(self.name, self.is_async, self.spec.runs_in)
         return ConfiguredTask(self, call_options(options))
 
     def job(self, id: str, *, queue: str | None = None) -> Job[R]:

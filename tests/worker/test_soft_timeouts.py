@@ -9,7 +9,7 @@ import time
 import anyio
 import pytest
 
-from taskcore import App, InvalidContract, JobFailed, Retry, Router, SoftTimeout
+from taskcore import App, InvalidContract, InvalidSetting, JobFailed, Retry, Router, SoftTimeout
 from tests.support import in_processes
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
@@ -241,3 +241,100 @@ def test_an_impossible_limit_is_refused(options):
 
         @Router().task(**options)
         def work() -> None: ...
+
+
+# ── a limit of one call ──
+
+
+@on_asyncio
+@pytest.mark.parametrize("declared", [None, 20.0, 0.01], ids=["no limit", "a longer one", "a shorter one"])
+@pytest.mark.parametrize("kind", ["loop", "thread"])
+async def test_a_call_has_its_own_limit(app, declared, kind):
+    """``using(soft_timeout=)`` counts instead of the task's limit, or without one; other calls have the task's."""
+
+    def spend(seconds: float) -> str:
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                time.sleep(0.005)
+        except SoftTimeout:
+            return "partly"
+        return "wholly"
+
+    async def wait(seconds: float) -> str:
+        try:
+            await anyio.sleep(seconds)
+        except SoftTimeout:
+            return "partly"
+        return "wholly"
+
+    task = app.task(name="work", soft_timeout=declared, timeout=30.0)(wait if kind == "loop" else spend)
+    async with app.running():
+        assert await (await task.using(soft_timeout="200ms").enqueue(10.0)).result(20.0) == "partly"
+        assert await (await task.using(soft_timeout=5).enqueue(0.1)).result(20.0) == "wholly"
+        usual = "partly" if declared == 0.01 else "wholly"
+        assert await (await task.enqueue(0.2)).result(20.0) == usual
+
+
+@on_asyncio
+async def test_the_limit_of_a_call_is_named(app):
+    """The error of a function that does not catch it names the limit of the call."""
+
+    @app.task(soft_timeout=9.0)
+    async def work() -> None:
+        await anyio.sleep(10.0)
+
+    with pytest.raises(JobFailed, match=r"took longer than its soft timeout of 0\.1 s"):
+        await result(app, work.using(soft_timeout=0.1))
+
+
+@on_asyncio
+async def test_the_limit_of_a_call_is_not_inherited(app):
+    """A task that such a job calls directly has the limit of its own declaration."""
+
+    @app.task(name="inner", soft_timeout=20.0)
+    async def inner() -> str:
+        await anyio.sleep(0.3)
+        return "wholly"
+
+    @app.task(name="outer", soft_timeout=20.0)
+    async def outer() -> str:
+        try:
+            await anyio.sleep(10.0)
+        except SoftTimeout:
+            return await inner()
+        return "never"
+
+    assert await result(app, outer.using(soft_timeout=0.1)) == "wholly"
+
+
+@on_asyncio
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process tasks")
+async def test_a_call_in_a_process_has_its_own_limit(app):
+    """The limit of a call reaches the process, too, and the next job there has its task's."""
+    app.include(in_processes.router)
+    async with app.running():
+        softly = in_processes.sleep_softly
+        assert await (await softly.using(soft_timeout=30).enqueue(1.0, catch=True)).result(30.0) == (
+            await (await softly.using(soft_timeout=29).enqueue(0.01, catch=True)).result(30.0)
+        )
+        with pytest.raises(JobFailed, match=r"its soft timeout of 0\.1 s"):
+            await (await softly.using(soft_timeout=0.1).enqueue(10.0, catch=False)).result(30.0)
+
+
+def test_limits_that_a_call_cannot_have():
+    """Nothing, more than the hard limit, or a plain function in the loop is refused at the call (TC104)."""
+    router = Router()
+
+    @router.task(name="plain", runs_in="loop")
+    def plain() -> None: ...
+
+    @router.task(name="work")
+    async def work() -> None: ...
+
+    with pytest.raises(InvalidSetting, match="cannot be interrupted"):
+        plain.using(soft_timeout=1.0)
+    with pytest.raises(InvalidSetting, match="soft_timeout=0"):
+        work.using(soft_timeout=0)
+    with pytest.raises(InvalidSetting, match="never be raised"):
+        work.using(soft_timeout="1m", timeout=60)

@@ -43,6 +43,7 @@ class Exit(IntEnum):
     NO_APP = 3  #: the app cannot be loaded
     NO_BROKER = 4  #: the broker cannot be reached
     REFUSED = 5  #: a contract or a feature of the broker forbids it
+    LEAKED = 6  #: a worker has ended because too many of its threads have leaked
     INTERRUPTED = 130  #: Ctrl-C
 
 
@@ -77,7 +78,7 @@ Examples:
   taskcore bench --quick
 \b
 Exit codes: 0 done, 1 the job or a check failed, 2 usage or settings, 3 app cannot be loaded,
-4 broker cannot be reached, 5 refused by a contract or the broker, 130 interrupted.
+4 broker cannot be reached, 5 refused by a contract or the broker, 6 worker with too many leaked threads, 130 interrupted.
 """
 
 

@@ -24,8 +24,9 @@ __all__ = ["serve"]
 ASK_AGAIN = 1.0  #: seconds between two attempts to count jobs
 
 
-async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -> None:
-    """Connect, say so, and work until a signal, an order, or until the queues are empty."""
+async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -> int:
+    """Connect, say so, and work until a signal, an order, or until the queues are empty; return the exit code."""
+    attendant: Attendant | None = None
     with unwrap_single():
         async with anyio.create_task_group() as group:
             attendant = _attendant(app, choices, group.cancel_scope)
@@ -37,11 +38,13 @@ async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -
                 await _work(app, choices, attendant, tell if is_alone else _say_nothing)
             group.cancel_scope.cancel()
     end_process_soon()
+    return attendant.code if attendant is not None else 0
 
 
 def _attendant(app: App, choices: WorkerChoices, scope: anyio.CancelScope) -> Attendant:
     if choices.supervised is None:
-        return Attendant()
+        most = choices.max_leaked_threads
+        return Attendant(app.settings.threads if most is None else most, choices.options(app).grace)
     from taskcore.supervisor.spawning import adopt
 
     line = SupervisorLine(adopt(choices.supervised), choices.options(app).grace)

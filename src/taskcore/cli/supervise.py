@@ -35,7 +35,8 @@ async def supervise(app: App, choices: WorkerChoices, tell: Callable[[str], None
     _check(choices)
     options = choices.options(app)
     least, most = choices.processes or (1, 1)
-    limits = Limits(choices.max_jobs, choices.max_memory)
+    leaked = choices.max_leaked_threads
+    limits = Limits(choices.max_jobs, choices.max_memory, app.settings.threads if leaked is None else leaked)
     supervisor = Supervisor(
         SupervisorOptions(choices.arguments(), least, most, options.grace, limits, is_patient=choices.reload)
     )

@@ -34,6 +34,7 @@ class WorkerChoices(NamedTuple):
     processes: tuple[int, int] | None
     max_jobs: int | None
     max_memory: int | None
+    max_leaked_threads: int | None
     health: str | None
     health_file: str | None
     reload: bool
@@ -87,7 +88,7 @@ class WorkerChoices(NamedTuple):
 
 
 #: options that are settings, too
-FROM_SETTINGS = ("worker_processes", "max_jobs", "max_memory", "health", "health_file")
+FROM_SETTINGS = ("worker_processes", "max_jobs", "max_memory", "max_leaked_threads", "health", "health_file")
 
 
 def _chosen(settings: Any, name: str, given: Any) -> Any:

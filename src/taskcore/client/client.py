@@ -204,8 +204,8 @@ class Client:
             timeout=options.timeout,
             retry=options.retry,
         )
-        if options.tick is not None:
-            envelope = msgspec.structs.replace(envelope, tick=options.tick)
+        if options.rare is not None:
+            envelope = msgspec.structs.replace(envelope, **options.rare)
         return Outgoing(queue, job_id, self._encode(envelope), b"", options.delay)
 
     def _too_large(self, call: Call[Any]) -> PayloadTooLarge:

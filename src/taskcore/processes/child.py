@@ -239,7 +239,9 @@ def _perform(job: PerformJob) -> Answer:
         holding = msgspec.json.decode(job.holding, type=HeldKey | None)
         trail = decode_trail(job.trail)
         running.set(Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding))
-        value = contract.invoke(contract.function, contract.unpack(envelope.args, envelope.version))
+        if envelope.soft_timeout is not None:
+            task = importlib.import_module("taskcore.soft_timeouts").limited_call(task, envelope.soft_timeout)
+        value = contract.invoke(task.contract.function, contract.unpack(envelope.args, envelope.version))
         if type(value) not in FINISHED:
             value = finish_without_loop(value)
         kind = "unencodable"

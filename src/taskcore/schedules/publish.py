@@ -53,6 +53,7 @@ def pack_call(call: Call[Any]) -> PackedCall:
         expires=options.expires,
         correlation_id=options.correlation_id,
         timeout=options.timeout,
+        soft_timeout=(options.rare or {}).get("soft_timeout"),
         retry=options.retry,
         at_most_once=call.task.spec.delivery == "at_most_once",
     )
@@ -76,7 +77,7 @@ def tick_call(packed: PackedCall, task: Task[..., Any], tick: Tick, *, id: str |
         correlation_id=packed.correlation_id,
         timeout=packed.timeout,
         retry=packed.retry,
-        tick=tick,
+        rare={"tick": tick, "soft_timeout": packed.soft_timeout},
     )
     return Call(task, payload, key, options)
 

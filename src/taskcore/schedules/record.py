@@ -85,6 +85,7 @@ class PackedCall(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     expires: float | None = None
     correlation_id: str | None = None
     timeout: float | None = None
+    soft_timeout: float | None = None
     retry: CallRetry | None = None
     at_most_once: bool = False
 

@@ -4,40 +4,73 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import anyio
 from anyio.abc import TaskStatus
 
 from taskcore.supervisor.health import Health
+from taskcore.supervisor.leaks import LeakedThreads, leaked_text
 from taskcore.supervisor.memory import occupied
 from taskcore.supervisor.messages import BEAT, Order, WorkerReport
 from taskcore.supervisor.orders import SupervisorLine
-from taskcore.worker.signals import received_signals, stop_on_signals
+from taskcore.toolkit.logging import logger
+from taskcore.worker.signals import CLEANUP_TIMEOUT, received_signals, stop_on_signals, watchdog
 from taskcore.worker.worker import Worker
 
-__all__ = ["Attendant", "SupervisedAttendant"]
+__all__ = ["LEAKED", "Attendant", "SupervisedAttendant"]
+
+log = logger("taskcore.worker")
+
+LEAKED = 6  #: exit code of a worker that has ended because too many of its threads have leaked
 
 #: the events with which a job ends in a worker that has run it
 ENDINGS = ("job.succeeded", "job.retried", "job.buried", "job.cancelled", "job.deferred", "job.failed")
 
 
 class Attendant:
-    """Looks after a worker that is alone: signals stop it.
+    """Looks after a worker that is alone: signals stop it, and so do too many leaked threads.
 
     Its heart beats in the event loop, from before the app connects until it has disconnected.
+
+    :param max_leaked: how many threads may leak; None: any number.
+    :param grace: the seconds that running jobs have to finish when it stops for that.
+    :ivar code: the exit code of the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_leaked: int | None = None, grace: float = 0.0) -> None:
+        self.code = 0
         self._beat = time.monotonic()
         self._worker: Worker | None = None
+        self._leaked_threads = LeakedThreads()
+        self._max_leaked = max_leaked
+        self._grace = grace
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Beat until cancelled."""
         task_status.started()
-        while True:
-            self._beat = time.monotonic()
-            await anyio.sleep(BEAT)
+        with ExitStack() as limit:
+            while True:
+                self._beat = time.monotonic()
+                leaked = self._count_leaked()
+                if self._max_leaked is not None and leaked > self._max_leaked and not self.code:
+                    self._end_leaking(leaked, limit)
+                await anyio.sleep(BEAT)
+
+    def _count_leaked(self) -> int:
+        return self._leaked_threads.note(self._worker.leaked_threads if self._worker is not None else 0)
+
+    def _end_leaking(self, leaked: int, limit: ExitStack) -> None:
+        self.code = LEAKED
+        log.error(
+            "this worker stops: %s, max_leaked_threads is %d. Threads end only with their process: it ends with exit "
+            "code %d, for whatever supervises it to start it anew. Give blocking calls time limits of their own",
+            leaked_text(leaked),
+            self._max_leaked,
+            LEAKED,
+        )
+        self.finish()
+        limit.enter_context(watchdog(self._grace + CLEANUP_TIMEOUT))
 
     def finish(self) -> None:
         """Stop the worker: nothing new starts, and running jobs have their grace."""
@@ -114,6 +147,7 @@ class SupervisedAttendant(Attendant):
             utilisation=min(1.0, max(core, slots)),
             ended=sum(counters.get(event, 0) for event in ENDINGS),
             memory=occupied(),
+            leaked=self._count_leaked(),
             counters=dict(counters),
         )
 

@@ -26,6 +26,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     :param utilisation: the busy part, from 0 to 1: of its slots or of a core, whichever is larger.
     :param ended: how many jobs have ended in it.
     :param memory: the bytes that it occupies; 0 where the system does not tell.
+    :param leaked: the threads that run functions whose jobs have ended; see :class:`LeakedThreads`.
     :param counters: how often each event has happened in it.
     """
 
@@ -34,6 +35,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     utilisation: float = 0.0
     ended: int = 0
     memory: int = 0
+    leaked: int = 0
     counters: Mapping[str, int] = {}
 
 

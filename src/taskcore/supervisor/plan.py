@@ -13,10 +13,12 @@ class Limits(NamedTuple):
 
     :param jobs: after so many jobs.
     :param memory: above so many bytes.
+    :param leaked: with more threads than this that run functions whose jobs have ended.
     """
 
     jobs: int | None = None
     memory: int | None = None
+    leaked: int | None = None
 
 
 class View(NamedTuple):

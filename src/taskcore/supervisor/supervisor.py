@@ -16,6 +16,7 @@ import anyio.abc
 
 from taskcore.supervisor.deaths import OutOfMemory, Restarts, describe, show_memory
 from taskcore.supervisor.health import Health
+from taskcore.supervisor.leaks import leaked_text
 from taskcore.supervisor.messages import Order
 from taskcore.supervisor.plan import Limits, View, next_step
 from taskcore.supervisor.process import SupervisedProcess
@@ -225,4 +226,6 @@ def _worn(process: SupervisedProcess, limits: Limits) -> str:
         return f"{report.ended} jobs have ended in it, --max-jobs is {limits.jobs}"
     if limits.memory is not None and report.memory > limits.memory:
         return f"it occupies {show_memory(report.memory)}, --max-memory is {show_memory(limits.memory)}"
+    if limits.leaked is not None and report.leaked > limits.leaked:
+        return f"{leaked_text(report.leaked)}, --max-leaked-threads is {limits.leaked}"
     return ""

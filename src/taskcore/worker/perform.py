@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from importlib import import_module
 from types import CoroutineType
 from typing import Any
 
@@ -61,6 +62,7 @@ class Performer:
         self._events = components.events
         self._clock = components.clock
         self._admission = admission
+        self._always_inspects = admission.always_inspects
         self._cancel_requested = admission.cancel_requested
         self._quarantine = admission.quarantine
         self._watch = watch
@@ -82,7 +84,7 @@ class Performer:
             return early if task is None else finish_unrun(job, early)
         delivery, options = job.delivery, task.options
         alone = False
-        if delivery.redeliveries or delivery.trail or self._admission.always_inspects or options.rules.crashes == 1:
+        if delivery.redeliveries or delivery.trail or self._always_inspects or options.rules.crashes == 1:
             early = await self._admission.inspect(job, task)
             if early is not None:
                 return finish_unrun(job, early)
@@ -129,7 +131,8 @@ class Performer:
         if envelope.version > task.contract.version:
             here = task.contract.version
             return Unregistered(f"{envelope.task} version {envelope.version}, here is version {here}", self._clock())
-        job.task = task
+        soft = envelope.soft_timeout
+        job.task = task if soft is None else import_module(SOFT_TIMEOUTS).limited_call(task, soft)
         if envelope.deadline is not None and self._clock() >= envelope.deadline:
             return DeadlinePassed()
         return None
@@ -181,8 +184,11 @@ class Performer:
             if quarantine.over is not None:
                 quarantine.at_end()
         failpoint("run.returned")
-        nothing_kept = options.keep_result is None and job.key is None
-        outcome = slot.outcome = NOTHING_KEPT if nothing_kept else self._pack(job, task, value)
+        if options.keep_result is None and job.key is None:
+            outcome: Outcome = NOTHING_KEPT
+        else:
+            outcome = self._pack(job, task, value)
+        slot.outcome = outcome
         return outcome
 
     def _begin(self, job: Execution, task: Task[..., Any], slot: Slot) -> tuple[int, HeldKey | None]:
@@ -227,6 +233,7 @@ class Performer:
 
 
 NOTHING_KEPT = Returned(b"")
+SOFT_TIMEOUTS = "taskcore.soft_timeouts"  #: the feature that raises in functions that take too long
 NAME_SHOWN = 80  #: characters of what cannot be a name
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
 

@@ -76,9 +76,7 @@ def watchdog(seconds: float) -> Iterator[None]:
     """End the process if it still runs after so many seconds; in a thread, because the event loop may be blocked."""
 
     def end() -> None:
-        log.error(
-            "still running %g s after the signal to stop: ending the process at once; its leases run out", seconds
-        )
+        log.error("still running %g s after the order to stop: ending the process at once; its leases run out", seconds)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)

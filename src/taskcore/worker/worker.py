@@ -107,6 +107,11 @@ class Worker:
         """How many jobs can run at once."""
         return self._options.concurrency
 
+    @property
+    def leaked_threads(self) -> int:
+        """How many functions run on in their threads although their jobs have ended."""
+        return self._performer.runners.leaked_threads
+
     def retire(self) -> None:
         """Begin to stop: nothing new starts, and running jobs may take as long as they need."""
         self._grace = math.inf

@@ -52,6 +52,12 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> float | N
 )
 @click.option("--max-jobs", type=int, metavar="N", help="Replace a process after so many jobs.")
 @click.option("--max-memory", metavar="SIZE", help="Replace a process that occupies more, such as 512MiB.")
+@click.option(
+    "--max-leaked-threads",
+    type=int,
+    metavar="N",
+    help="Replace a process with more threads that run functions whose jobs have ended.",
+)
 @click.option("--health", metavar="HOST:PORT", help="Answer GET /live and /ready there, one port for all processes.")
 @click.option("--health-file", metavar="PATH", help="Renew this file every second while the worker is alive.")
 @click.option("--reload", is_flag=True, help="For development: start anew when a Python file changes.")
@@ -106,10 +112,9 @@ def command(loop_name: str, **given: Any) -> int:
         if choices.processes is not None:
             return anyio.run(supervise, app, choices, tell)
         backend = "trio" if loop == "trio" else "asyncio"
-        anyio.run(serve, app, choices, tell, backend=backend, backend_options=loop_options(loop))
+        return anyio.run(serve, app, choices, tell, backend=backend, backend_options=loop_options(loop))
     except BrokerUnavailable as error:
         raise error.with_facts(f"the address came from: {app.sources['url']}") from error.__cause__
-    return 0
 
 
 def choose_loop(name: str) -> str:

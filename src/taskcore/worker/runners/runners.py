@@ -75,6 +75,11 @@ class Runners:
             await runner.aclose()
         self._threads.close()
 
+    @property
+    def leaked_threads(self) -> int:
+        """How many functions run on in their threads although no job waits for them."""
+        return self._threads.abandoned
+
     async def in_thread(self, task: Task[..., Any], arguments: Any) -> Any:
         """Run in a thread. A thread cannot be killed: on cancellation it is left alone, its result thrown away."""
         contract = task.contract
