@@ -66,8 +66,6 @@ __all__ = [
 
 #: Ids stand in logs, in the names of records and in headers of brokers: short, and without control characters.
 _UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
-# ── limits: of what using() takes, and of what comes from the wire ──
-
 ID_LIMIT = 512  #: characters that an id may have
 KEY_LIMIT = 512  #: characters that an idempotency key may have
 NAME_LIMIT = 128  #: characters that the name of a task or a queue may have

@@ -10,15 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from taskcore.config import Settings
-from taskcore.envelope import (
-    HEADERS_LIMIT,
-    ID_LIMIT,
-    KEY_LIMIT,
-    CallRetry,
-    check_name,
-    is_safe_id,
-    size_of_headers,
-)
+from taskcore.envelope import HEADERS_LIMIT, ID_LIMIT, KEY_LIMIT, CallRetry, check_name, is_safe_id, size_of_headers
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 from taskcore.policy import Retry

@@ -98,7 +98,7 @@ def _with_limit(function: Function, seconds: float) -> Function:
     return with_limit
 
 
-def refuse_unlimited(name: str, is_async: bool, runs_in: str | None) -> None:  # noqa: FBT001 - as a task has it
+def refuse_unlimited(name: str, is_async: bool, runs_in: str | None) -> None:
     """Refuse a call with a limit that cannot be kept where its function runs.
 
     :raises InvalidSetting: it is a plain function in the event loop (TC104).

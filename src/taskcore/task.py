@@ -4,8 +4,7 @@
     call = task.call("Ada")          arguments checked and packed; nothing sent yet
     job = await task.enqueue("Ada")  the same, and sent; ``await job.result()`` is typed
 
-A task knows its contract and its options. It knows neither broker nor worker: its app gives it a :class:`TaskHost`,
-which sends its calls and answers for its jobs.
+A task knows its contract and its options; its app gives it a :class:`TaskHost`, which sends its calls.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ Examples:
   taskcore bench --quick
 \b
 Exit codes: 0 done, 1 the job or a check failed, 2 usage or settings, 3 app cannot be loaded,
-4 broker cannot be reached, 5 refused by a contract or the broker, 6 worker with too many leaked threads, 130 interrupted.
+4 broker cannot be reached, 5 refused by a contract or the broker,
+6 worker with too many leaked threads, 130 interrupted.
 """
 
 

@@ -233,6 +233,7 @@ def _perform(job: PerformJob) -> Answer:
     try:
         task = _find(job.module, job.qualname)
         contract = task.contract
+        function = contract.function
         if contract.injected:
             importlib.import_module("taskcore.dependencies.children").open_in_process()
         envelope = decode_envelope(job.envelope)
@@ -240,8 +241,11 @@ def _perform(job: PerformJob) -> Answer:
         trail = decode_trail(job.trail)
         running.set(Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding))
         if envelope.soft_timeout is not None:
-            task = importlib.import_module("taskcore.soft_timeouts").limited_call(task, envelope.soft_timeout)
-        value = contract.invoke(task.contract.function, contract.unpack(envelope.args, envelope.version))
+            limited: Task[..., Any] = importlib.import_module("taskcore.soft_timeouts").limited_call(
+                task, envelope.soft_timeout
+            )
+            function = limited.contract.function
+        value = contract.invoke(function, contract.unpack(envelope.args, envelope.version))
         if type(value) not in FINISHED:
             value = finish_without_loop(value)
         kind = "unencodable"

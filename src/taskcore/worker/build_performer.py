@@ -12,7 +12,6 @@ from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.toolkit.decimals import giving_decimals
 from taskcore.worker.admission import Admission, KnowsFirstStarts
-from taskcore.worker.copies import end_copies
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
@@ -49,7 +48,6 @@ def build_performer(
         worker=worker,
         behind=behind,
     )
-    end_copies(admission.quarantine)
     performer = Performer(
         tasks,
         components,

@@ -150,7 +150,7 @@ class Performer:
                 await self._quarantine.wait()
             return entered.pop_all()
 
-    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:  # noqa: C901 - a list
+    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:  # noqa: C901, PLR0912 - a list
         """Run the job's function to an outcome; None if the job's lease is lost.
 
         :raises BrokerUnavailable: the start cannot be marked; nothing has run.

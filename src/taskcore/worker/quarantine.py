@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from taskcore.envelope import running
+from taskcore.toolkit.copies import end_copies
+
 __all__ = ["Quarantine"]
 
 DRAIN_TIMEOUT = (
@@ -28,6 +31,7 @@ class Quarantine:
         self._turn = anyio.Lock()
         self._one_ended: anyio.Event | None = None
         self.at_end: Callable[[], None] = self._notice_end
+        end_copies(self, lambda: running.get(None) is not None)
 
     async def wait(self) -> None:
         """Wait until there is no quarantine."""

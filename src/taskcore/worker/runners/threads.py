@@ -24,9 +24,9 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
+from taskcore.toolkit.copies import end_copy
 from taskcore.toolkit.decimals import with_own_decimals
 from taskcore.toolkit.logging import logger
-from taskcore.worker.copies import end_copy
 
 __all__ = ["DaemonThreadPool", "IterationStopped", "ThreadRoom"]
 

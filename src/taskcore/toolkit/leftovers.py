@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from taskcore.envelope import running
 from taskcore.toolkit.contained_tasks import containing_tasks, running_tasks
 from taskcore.toolkit.logging import logger
 
@@ -22,27 +21,26 @@ __all__ = ["keeping_leftovers"]
 log = logger("taskcore.worker")
 
 TOLD = 5  #: tasks, each with a line of its own
+JobHere: TypeAlias = Callable[[], Any]
 Finalizer: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None]
 
 
 @contextmanager
-def keeping_leftovers() -> Iterator[None]:
-    """Keep what jobs of this thread drop until they close it, and contain their tasks; other code is not affected."""
+def keeping_leftovers(job_here: JobHere) -> Iterator[None]:
+    """Keep what jobs of this thread drop until they close it, and contain their tasks; other code is not affected.
+
+    :param job_here: returns the context of the job that runs here; None if no job does.
+    """
     before = sys.get_asyncgen_hooks()
-    keep = _keeper(before.finalizer)
+    keep = _keeper(before.finalizer, job_here)
     sys.set_asyncgen_hooks(finalizer=keep)
     try:
-        with containing_tasks(_job_here):
+        with containing_tasks(lambda: getattr(job_here(), "job_id", None)):
             yield
     finally:
         if sys.get_asyncgen_hooks().finalizer is keep:
             sys.set_asyncgen_hooks(finalizer=before.finalizer)
         _tell_tasks()
-
-
-def _job_here() -> str | None:
-    job = running.get(None)
-    return None if job is None else job.job_id
 
 
 def _tell_tasks() -> None:
@@ -60,9 +58,9 @@ def _is_ours(work: object) -> bool:
     return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "taskcore"
 
 
-def _keeper(otherwise: Finalizer | None) -> Finalizer:
+def _keeper(otherwise: Finalizer | None, job_here: JobHere) -> Finalizer:
     def keep(generator: AsyncGenerator[Any, Any]) -> None:
-        job = running.get(None)
+        job = job_here()
         if job is not None and job._slot is not None and job._slot.context is job:  # noqa: SLF001
             job._slot.dropped.append(generator)  # noqa: SLF001
         elif otherwise is not None:
