@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from enum import IntEnum
+from functools import partial
 from typing import Any, Literal
 
 import anyio
 import msgspec
 
 from taskcore.backend import Delivery, Source
-from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_envelope, decode_trail
+from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_envelope, decode_trail, running
 from taskcore.errors import MalformedEnvelope
 from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
@@ -34,9 +35,12 @@ __all__ = [
     "JobState",
     "Slot",
     "Why",
+    "job_here",
 ]
 
 log = logger("taskcore.worker")
+
+job_here = partial(running.get, None)  #: the context of the job that runs here; None if no job does
 
 Why = Literal["timeout", "lost", "shutdown"]
 

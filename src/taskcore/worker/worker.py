@@ -20,13 +20,12 @@ import anyio.abc
 
 from taskcore.backend import Source
 from taskcore.components import Components
-from taskcore.envelope import running
 from taskcore.services import Service, serving
 from taskcore.task import Task
 from taskcore.toolkit.leftovers import keeping_leftovers
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
-from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
+from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot, job_here
 from taskcore.worker.inbox import Inbox, Reader
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
@@ -141,7 +140,7 @@ class Worker:
 
     async def _work(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         async with AsyncExitStack() as sources:
-            sources.enter_context(keeping_leftovers(partial(running.get, None)))
+            sources.enter_context(keeping_leftovers(job_here))
             sources.push_async_callback(self._performer.runners.aclose)
             read = [(reader, await sources.enter_async_context(self._consume(reader.pool))) for reader in self._readers]
             await sources.enter_async_context(serving(self._services))
