@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from taskcore import App
 from taskcore.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_environment, private_environment, recovery
 from taskcore.faults import RedisServer
-from tests.backends.redis.conftest import anyio_backend, own, shared  # noqa: F401 - fixtures
+from tests.backends.conftest import shared  # noqa: F401 - a fixture
+from tests.backends.redis.conftest import anyio_backend, own  # noqa: F401 - fixtures
 from tests.support import real
 
 TINY = msgspec.structs.replace(

@@ -11,7 +11,8 @@ from taskcore.faults import RedisServer, ValkeyServer
 from taskcore.faults.redis_cluster import SLOTS, RedisCluster, slot_of
 from taskcore.faults.redis_sets import RedisReplicated, RedisSentinel
 from taskcore.faults.resp import ErrorReply, command
-from tests.backends.redis.conftest import anyio_backend, own, shared  # noqa: F401 - fixtures
+from tests.backends.conftest import shared  # noqa: F401 - a fixture
+from tests.backends.redis.conftest import anyio_backend, own  # noqa: F401 - fixtures
 from tests.support.real import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
