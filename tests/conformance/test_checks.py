@@ -259,6 +259,7 @@ NOTICES = {
     "draining_leaves_an_empty_queue": ("counts one more", "loses on retry"),
     "a_deleted_queue_is_gone": ("does not delete", "ignores queues and limits"),
     "purging_keeps_leased_jobs_and_dead_letters": ("purges dead letters", "counts nothing"),
+    "any_delay_above_zero_is_one": ("loses on retry",),
     "a_delay_is_kept_within_its_tolerance": ("delivers early", "delivers late"),
     "a_long_delay_does_not_block_a_short_one": ("delivers early", "delivers late"),
     "a_schedule_survives_a_reconnect": ("forgets when a client disconnects", "delivers early"),
