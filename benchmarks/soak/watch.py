@@ -90,7 +90,9 @@ async def rest(app: App, stage: Stage, *, are_working: bool) -> None:
         wrong = [f"{who} lives and is not listed as a worker" for pid, who in living.items() if pid not in listed]
         wrong += [f"process {pid} is listed as a worker and does not live" for pid in listed if pid not in living]
         names = {who.partition(".")[0] for who in living.values()}
-        wrong += [f"no process of {one.name} works" for one in stage.workers if are_working and one.name not in names]
+        # One that reloads waits for a change of its code after a job has ended its process.
+        expected = [one.name for one in stage.workers if are_working and not getattr(one, "reloads", False)]
+        wrong += [f"no process of {name} works" for name in expected if name not in names]
         if not wrong or time.monotonic() > until:
             stage.ledger.write("roster at rest", why="; ".join(wrong))
             return
