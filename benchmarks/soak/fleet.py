@@ -86,6 +86,7 @@ class Fleet(Member):
         self._orphans: list[_Orphans] = []
         self._target: int | None = None
         self._shot: set[int] = set()
+        self.reloads = reloads
         if reloads:
             self._place.mkdir()
             self._write_code()
