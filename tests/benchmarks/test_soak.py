@@ -123,7 +123,7 @@ def test_progress_is_one_plain_line_now_and_then_where_there_is_no_terminal():
 @pytest.mark.slow
 @pytest.mark.timeout(420)
 def test_a_short_soak_on_redis_is_clean():
-    """Twenty seconds with a killed worker: each kind was sent, nothing is lost or left, and the report says so."""
+    """Half a minute with a killed worker: each kind was sent, nothing is lost or left, and the report says so."""
     real.require(RedisServer)
     command = [
         sys.executable,
@@ -131,7 +131,7 @@ def test_a_short_soak_on_redis_is_clean():
         "benchmarks.soak",
         "redis",
         "--minutes",
-        "0.34",
+        "0.6",
         "--seed",
         str(WITH_A_KILL),
         "--json",
@@ -141,7 +141,7 @@ def test_a_short_soak_on_redis_is_clean():
     report = json.loads(done.stdout)
     assert report["clean"]
     assert [name for name in report["faults"] if name.startswith("worker") and name.endswith(": kill")]
-    assert "broker" in set(report["sizes"]) <= {"worker-veteran", "broker"}  # the veteran tells its own now and then
+    assert set(report["sizes"]) == {"worker-veteran", "broker"}
     assert set(report["verdict"].values()) == {0}
     assert report["findings"] == []
     assert set(report["kinds"]) == set(KINDS)

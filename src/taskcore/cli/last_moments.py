@@ -18,14 +18,14 @@ __all__ = ["end_process_soon"]
 log = logger("taskcore.worker")
 
 
-def end_process_soon() -> None:
-    """End this process in a while, unless it ends by itself."""
-    timer = threading.Timer(signals.CLEANUP_TIMEOUT, _end, [signals.CLEANUP_TIMEOUT])
+def end_process_soon(code: int) -> None:
+    """End this process in a while with this exit code, unless it ends by itself."""
+    timer = threading.Timer(signals.CLEANUP_TIMEOUT, _end, [signals.CLEANUP_TIMEOUT, code])
     timer.daemon = True
     timer.start()
 
 
-def _end(seconds: float) -> None:
+def _end(seconds: float, code: int) -> None:
     main = threading.main_thread()
     threads = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
     log.error(
@@ -36,4 +36,4 @@ def _end(seconds: float) -> None:
         else "Look for child processes, tasks that ignore their cancellation, and functions of atexit",
     )
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)

@@ -27,18 +27,22 @@ ASK_AGAIN = 1.0  #: seconds between two attempts to count jobs
 async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -> int:
     """Connect, say so, and work until a signal, an order, or until the queues are empty; return the exit code."""
     attendant: Attendant | None = None
-    with unwrap_single():
-        async with anyio.create_task_group() as group:
-            attendant = _attendant(app, choices, group.cancel_scope)
-            await group.start(attendant.run)
-            is_alone = choices.supervised is None
-            with answering(choices.health, attendant.judge):
-                if is_alone:
-                    group.start_soon(announce, attendant.judge, choices.health_file, Notifier())
-                await _work(app, choices, attendant, tell if is_alone else _say_nothing)
-            group.cancel_scope.cancel()
-    end_process_soon()
-    return attendant.code if attendant is not None else 0
+    code = 1  # of an error
+    try:
+        with unwrap_single():
+            async with anyio.create_task_group() as group:
+                attendant = _attendant(app, choices, group.cancel_scope)
+                await group.start(attendant.run)
+                is_alone = choices.supervised is None
+                with answering(choices.health, attendant.judge):
+                    if is_alone:
+                        group.start_soon(announce, attendant.judge, choices.health_file, Notifier())
+                    await _work(app, choices, attendant, tell if is_alone else _say_nothing)
+                group.cancel_scope.cancel()
+        code = attendant.code if attendant is not None else code
+    finally:
+        end_process_soon(code)
+    return code
 
 
 def _attendant(app: App, choices: WorkerChoices, scope: anyio.CancelScope) -> Attendant:
