@@ -183,3 +183,25 @@ def test_a_loop_that_ends_in_the_middle_of_a_call_is_told(loop_thread: Callable[
     first.do(adopt())
     with pytest.raises(NotRunning, match="has ended"):
         guest.do(app_loop.run(late))
+
+
+def test_a_closing_that_is_cut_short_is_renewed(loop_thread: Callable[[], LoopThread]) -> None:
+    """Connections whose closing ended with their loop are made anew for the next loop, and not used by it."""
+    closes = threading.Event()
+
+    async def closing() -> None:
+        closes.set()
+        await asyncio.sleep(60)
+
+    first, guest, second = loop_thread(), loop_thread(), loop_thread()
+    place = Place(closing)
+    first.do(place.openings.enter())
+    guest.do(place.openings.enter())
+    first.do(place.openings.leave())
+    exit_ = guest.begin(place.openings.leave())
+    assert closes.wait(10)
+    first.end()
+    with pytest.raises(NotRunning, match="has ended"):
+        exit_.result(timeout=10)
+    second.do(place.openings.enter())
+    assert (place.renewals, place.opened_in) == (1, [first.loop, second.loop])

@@ -203,6 +203,8 @@ class Openings:
                 return
             opening.callers -= entry
             if not opening.callers and opening.is_closed:
+                if opening.is_cut:
+                    self._renew()
                 self._current = _Opening(self._connect)
 
 
@@ -210,11 +212,13 @@ class _Opening:
     """One time that an app is open.
 
     :ivar callers: how many entries each loop has, from before they are made until after their exits.
+    :ivar is_cut: it was not closed to the end, because its loop has ended: what was connected there is of no use.
     """
 
     def __init__(self, connect: Connect) -> None:
         self.app_loop = AppLoop()
         self.callers: Counter[Any] = Counter()
+        self.is_cut = False
         self._connect = connect
         self._entries = 0
         self._changing: anyio.Event | None = None
@@ -248,7 +252,13 @@ class _Opening:
         self._entries -= 1
         if self._entries == 0:
             async with self._change():
-                await self._exits.aclose()
+                self.is_cut = True
+                try:
+                    await self._exits.aclose()
+                except Exception:  # of what closes; all of it was asked to
+                    self.is_cut = self.app_loop.has_ended
+                    raise
+                self.is_cut = False
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
