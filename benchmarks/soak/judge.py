@@ -235,7 +235,10 @@ def _cancelled(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def _late(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield starts after the deadline, unless their worker stood still between its look at the clock and the start."""
     for record in evidence.jobs.values():
-        deadlines = [line.at + float(line.facts["expires"]) for line in record.lines if "expires" in line.facts]
+        # A sender repeats what has no answer, and the deadline begins with the try that arrived: before its answer.
+        sent = [line for line in record.lines if "expires" in line.facts]
+        arrived = max((line.at for line in [*sent, *record.all("confirmed")]), default=0.0)
+        deadlines = [arrived + float(line.facts["expires"]) for line in sent]
         for run in record.runs if deadlines else ():
             over = run.start.at - max(deadlines)
             blocked = evidence.blocked_since({run.start.who}, run.start.at) < run.start.at

@@ -544,3 +544,13 @@ def test_a_short_run_has_no_growth():
     grown(story)
     story.lines = [line for line in story.lines if line.what != "size" or line.at < 100.0]
     assert story.judged().findings == []
+
+
+def test_a_deadline_begins_with_the_try_that_arrived():
+    """A call that its sender repeats for seconds has its deadline by the last try, which its answer follows."""
+    story = right()
+    story.tell(0.0, "sender.1", "sending", "expiring-77", expires=1.0)
+    story.tell(3.7, "sender.1", "confirmed", "expiring-77")
+    story.run("expiring-77", 4.5)
+    story.end("expiring-77")
+    assert story.judged().findings == []
