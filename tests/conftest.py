@@ -61,11 +61,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests, if only quick ones are wanted."""
+    """Leave out slow tests, if only quick ones are wanted; put those first that wait longest."""
     if config.getoption("--quick"):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+    # Tests that wait for minutes begin first, beside the others: at the end of a run they would wait alone.
+    items.sort(key=lambda item: item.path.name != "test_recovery_at_defaults.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from taskcore.backend import Delivery, Outgoing, Source
 from taskcore.faults import ChaosProxy, NatsServer
 from taskcore.faults.crash import CRASHED
 from taskcore.lifecycle import ACK
+from tests.support.fault_plays import kill_workers
 from tests.support.real import require
 from tests.support.redis_play import Play, declare, held, send, until
 
@@ -41,20 +41,7 @@ async def letters_of(play: Play) -> dict[str, str]:
 
 async def test_kill_at_random(nats: NatsServer, tmp_path: Path):
     """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
-    play, dice = Play(nats.url), random.Random(1)
-    async with play.app("client") as app, AsyncExitStack() as exits:
-        await send(app, range(200), seconds=0.02)
-        workers = [await exits.enter_async_context(play.worker(tmp_path, f"w{number}")) for number in range(2)]
-        for number in range(3):
-            victim = workers.pop(0)
-            await victim.says("ready")
-            await anyio.sleep(dice.uniform(0.1, 0.3))
-            victim.kill()
-            workers.append(await exits.enter_async_context(play.worker(tmp_path, f"w{number + 2}")))
-        await play.quiet()
-        report = await play.check(duplicates_allowed=unsettled(play))
-    assert len(report.histories) == 200
-    assert not await letters_of(play), "a killed worker's jobs are no poison"
+    await kill_workers(Play(nats.url), tmp_path, kills=3)
 
 
 def unsettled(play: Play) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import signal
-from contextlib import AsyncExitStack
 
 import anyio
 import pytest
 
 from taskcore.adapters import open_backend
 from taskcore.faults.crash import CRASHED
+from tests.support.fault_plays import kill_workers
 from tests.support.rabbit_play import RabbitPlay
-from tests.support.redis_play import send, until
+from tests.support.redis_play import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -25,25 +24,7 @@ async def letters(play: RabbitPlay) -> list[str]:
 
 async def test_kill_at_random(node, tmp_path):
     """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
-    play, dice = RabbitPlay(node.url, tmp_path), random.Random(1)
-    async with play.app("client") as app, AsyncExitStack() as exits:
-        await send(app, range(200), seconds=0.02)
-        workers = [await exits.enter_async_context(play.worker(tmp_path, f"w{number}")) for number in range(2)]
-        for number in range(3):
-            victim = workers.pop(0)
-            await victim.says("ready")
-            await anyio.sleep(dice.uniform(0.1, 0.3))
-            victim.kill()
-            workers.append(await exits.enter_async_context(play.worker(tmp_path, f"w{number + 2}")))
-        await play.quiet()
-        entries = play.merged().entries
-        dead = {entry.who for entry in entries if entry.kind == "died"}
-        started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
-        unsettled = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
-        await play.check(duplicates_allowed=len(unsettled))
-    assert len(dead) == 3
-    assert len({entry.job for entry in entries if entry.kind == "ok"}) == 200
-    assert not await letters(play), "a killed worker's jobs are no poison"
+    await kill_workers(RabbitPlay(node.url, tmp_path), tmp_path, kills=3)
 
 
 #: Where a worker dies, on which job, and how often its function starts then at most.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +16,8 @@ from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.crash import CRASHED
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from tests.support.redis_play import ATTEMPTS, SHORT_TIMEOUTS, Play, calls, send, until
+from tests.support.fault_plays import kill_workers
+from tests.support.redis_play import ATTEMPTS, SHORT_TIMEOUTS, Play, calls, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -26,20 +26,7 @@ LEASE = 1.0  #: seconds, of the workers here
 
 async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
     """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
-    play, dice = Play(shared.url), random.Random(1)
-    async with play.app("client") as app, AsyncExitStack() as exits:
-        await send(app, range(200), seconds=0.02)
-        workers = [await exits.enter_async_context(play.worker(tmp_path, f"w{number}")) for number in range(2)]
-        for number in range(4):
-            victim = workers.pop(0)
-            await victim.says("ready")
-            await anyio.sleep(dice.uniform(0.1, 0.3))
-            victim.kill()
-            workers.append(await exits.enter_async_context(play.worker(tmp_path, f"w{number + 2}")))
-        await play.quiet()
-        report = await play.check(duplicates_allowed=unsettled(play, "killed"))
-    assert len(report.histories) == 200
-    assert not (await play_letters(play)), "a killed worker's jobs are no poison"
+    await kill_workers(Play(shared.url), tmp_path, kills=4)
 
 
 def unsettled(play: Play, how: str) -> int:
