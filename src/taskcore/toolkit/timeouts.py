@@ -159,13 +159,19 @@ class _TimeoutScope:
 
 @asynccontextmanager
 async def waking_timeout(seconds: float) -> AsyncIterator[None]:
-    """Limit a block as ``asyncio.timeout`` does, but let the loop turn once more: it may have stood still meanwhile.
+    """Limit a block as ``asyncio.timeout`` does; but a loop that stood still meanwhile gets time to read what has come.
 
-    It reads then what has come, which may be what the block waits for.
+    That may be what the block waits for.
     """
     loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+
+    def ring() -> None:
+        now = loop.time()
+        limit.reschedule(now + LATE if now - due > LATE else now)
+
     async with asyncio.timeout(None) as limit:
-        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time() + LATE))
+        timer = loop.call_at(due, ring)
         try:
             yield
         finally:
