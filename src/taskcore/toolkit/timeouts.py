@@ -161,17 +161,22 @@ class _TimeoutScope:
 async def waking_timeout(seconds: float) -> AsyncIterator[None]:
     """Limit a block as ``asyncio.timeout`` does; but a loop that stood still meanwhile gets time to read what has come.
 
-    That may be what the block waits for.
+    That may be what the block waits for. A timer shortly before the end tells that the loop turns.
     """
     loop = asyncio.get_running_loop()
-    due = loop.time() + seconds
+    due, lead = loop.time() + seconds, min(LATE, seconds / 2)
 
-    def ring() -> None:
+    def warn() -> None:
+        nonlocal timer
+        at = max(due, loop.time() + lead)
+        timer = loop.call_at(at, ring, at)
+
+    def ring(at: float) -> None:
         now = loop.time()
-        limit.reschedule(now + LATE if now - due > LATE else now)
+        limit.reschedule(now + LATE if now - at > LATE else now)
 
     async with asyncio.timeout(None) as limit:
-        timer = loop.call_at(due, ring)
+        timer = loop.call_at(due - lead, warn)
         try:
             yield
         finally:
