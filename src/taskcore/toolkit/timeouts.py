@@ -165,6 +165,7 @@ async def waking_timeout(seconds: float) -> AsyncIterator[None]:
     """
     loop = asyncio.get_running_loop()
     due, lead = loop.time() + seconds, min(LATE, seconds / 2)
+    timer: asyncio.TimerHandle
 
     def warn() -> None:
         nonlocal timer
