@@ -309,6 +309,11 @@ NOTICES = {
     "starts_are_bounded": ("core: examines nothing", "forgets reasons"),
     "a_job_that_kills_its_worker_is_buried": ("core: examines nothing", "counts no redeliveries"),
     "other_jobs_of_a_crashed_worker_are_not_blamed": ("lingers when it is left", "leases for ever"),
+    "an_at_most_once_job_survives_its_acknowledgement": (
+        "core: leases what it acknowledges first",
+        "loses every third",
+    ),
+    "a_shutdown_waits_for_a_job_that_is_being_acknowledged": ("core: leases what it acknowledges first",),
     "an_at_most_once_job_starts_at_most_once": ("core: forgets nothing first", "core: lets errors out"),
     "a_worker_without_its_lease_writes_nothing": ("core: says nothing", "counts no redeliveries"),
     "a_key_stands_for_one_job": ("store: keeps the first end", "core: claims no key"),

@@ -8,7 +8,7 @@ import pytest
 from taskcore import App, BrokerUnavailable
 from taskcore.backend import Backend, Duplicate, Outgoing, Stored, Uncertain
 from taskcore.backends.memory import MemoryBackend
-from taskcore.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
+from taskcore.faults import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, LateReply, Reorder, Twice
 from taskcore.lifecycle import Ack
 from taskcore.store import ABSENT, ANY, Store, Write
 from taskcore.stores.memory import MemoryStore
@@ -101,6 +101,17 @@ async def test_delay(flaky: FlakyBackend) -> None:
     flaky.next("publish", Delay(3.0))
     began = anyio.current_time()
     assert list(await flaky.publish(jobs("A"))) == [Stored()]
+    assert anyio.current_time() - began == pytest.approx(3.0)
+
+
+async def test_a_late_reply(flaky: FlakyBackend) -> None:
+    """A call whose reply is late is done at once: others see it before its caller does."""
+    flaky.next("publish", LateReply(3.0))
+    began = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(flaky.publish, jobs("A"))
+        await anyio.sleep(1.0)
+        assert (await flaky.admin.stats("q")).ready == 1
     assert anyio.current_time() - began == pytest.approx(3.0)
 
 

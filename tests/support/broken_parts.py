@@ -16,7 +16,7 @@ from taskcore.client.queries import JobQueries
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import Malformed
+from taskcore.lifecycle import CLAIM, Malformed
 from taskcore.records.markers import StartMarkers
 from taskcore.records.outcomes import Outcomes
 from taskcore.store import ANY, Conflict
@@ -24,6 +24,7 @@ from taskcore.stores.memory import MemoryStore
 from taskcore.toolkit.detached import Detached
 from taskcore.worker import worker
 from taskcore.worker.admission import Admission
+from taskcore.worker.execution import STARTED_ACKED
 from taskcore.worker.failures import Failures
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
@@ -215,6 +216,7 @@ def _core() -> Mapping[str, Any]:
         "core: answers with any task's outcome": patch("taskcore.results.other_task_of", lambda *_: None),
         "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
         "core: forgets nothing first": wrapped(Settler, "ack_early", _does_not_forget),
+        "core: leases what it acknowledges first": wrapped(Settler, "ack_early", _leases_meanwhile),
         "core: clears no markers": patch.object(StartMarkers, "clear", _nothing),
         "core: lets late outcomes stand": patch.object(Outcomes, "retract", _nothing),
         "core: commits any key": patch("taskcore.records.keys._is_ours", lambda *_: True),
@@ -227,6 +229,13 @@ def _dies(self: Any, job: Any, error: BaseException) -> Any:
 
 async def _does_not_forget(original: Any, performer: Any, job: Any) -> bool:
     return True
+
+
+async def _leases_meanwhile(original: Any, settler: Any, job: Any) -> bool:
+    is_forgotten = not await job.source.settle([(job.delivery, CLAIM)])
+    if is_forgotten:
+        job.state = STARTED_ACKED
+    return is_forgotten
 
 
 async def _takes_its_time(original: Any, backend: MemoryBackend, batch: Any) -> Any:

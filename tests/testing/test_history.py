@@ -17,7 +17,7 @@ from taskcore.backend import Outgoing
 from taskcore.backends.memory import MemoryBackend
 from taskcore.conformance.checking.actors import Actors
 from taskcore.conformance.checking.recorder import RecordingBackend, digest, job_of
-from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
+from taskcore.faults import DropReply, Fail, FlakyBackend
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule
 from taskcore.testing.history import History, HistoryEntry
 

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from taskcore import App, JobFailed, RetryLater, Snooze
+from taskcore.faults import FlakyBackend, LateReply
 from taskcore.stores.memory import MemoryStore
 from tests.support.faulty import FaultyBackend, Log, doomed
 from tests.support.virtual import clock
@@ -69,6 +70,26 @@ async def test_interrupted_at_shutdown(app):
             await anyio.sleep(0.1)
         with pytest.raises(JobFailed, match="at most once"):
             await job.result(timeout=5)
+
+
+async def test_interrupted_while_the_broker_is_asked():
+    """A job whose worker has no time left while the broker forgets it is not lost in silence; its caller learns it."""
+    flaky = FlakyBackend(FaultyBackend())
+    app = App(flaky, store=MemoryStore(), clock=clock)
+    starts = []
+
+    @app.task(delivery="at_most_once")
+    async def once() -> None:
+        starts.append(1)
+
+    flaky.always("settle", LateReply(2.0))
+    async with app:
+        async with app.running(grace=0.5):
+            job = await once.enqueue()
+            await anyio.sleep(0.1)
+        with pytest.raises(JobFailed, match="at most once"):
+            await job.result(timeout=5)
+    assert starts == []
 
 
 async def test_at_most_once_may_take_long(app):

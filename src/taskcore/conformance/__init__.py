@@ -32,6 +32,7 @@ from taskcore.conformance.checks import (
 from taskcore.conformance.clauses import CLAUSES, NOT_PROMISED, Clause, ClauseViolated
 from taskcore.conformance.guarantees import (
     asking,
+    at_most_once,
     crashes,
     dead_letters,
     delays,
@@ -83,6 +84,7 @@ THEMES = (
     hostile_records,
     dead_letters,
     crashes,
+    at_most_once,
     idempotency,
     outcomes,
     asking,

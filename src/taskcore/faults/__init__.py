@@ -9,8 +9,9 @@ NatsCluster                   several of them that know each other
 WorkerProcess                 a real worker in a process of its own
 """
 
+from taskcore.faults.calls import Delay, DropReply, Fail, Hang, LateReply, Reorder, Twice
 from taskcore.faults.clusters import NatsCluster
-from taskcore.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
+from taskcore.faults.flaky import FlakyBackend, FlakyStore
 from taskcore.faults.postgres import PostgresServer
 from taskcore.faults.processes import WorkerProcess
 from taskcore.faults.proxy import ChaosProxy
@@ -28,6 +29,7 @@ __all__ = [
     "FlakyBackend",
     "FlakyStore",
     "Hang",
+    "LateReply",
     "NatsCluster",
     "NatsServer",
     "PostgresServer",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from taskcore.backend import Admin, Letter, Outgoing, Place, Published, QueueStats
 
 if TYPE_CHECKING:
-    from taskcore.faults.flaky import Faults
+    from taskcore.faults.calls import Faults
 
 __all__ = ["FlakyAdmin"]
 

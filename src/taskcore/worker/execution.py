@@ -61,7 +61,7 @@ class JobState(IntEnum):
     RECEIVED = 0  #: waits for a slot, or is examined in one
     STARTED = 1  #: its function runs
     ENDED = 2  #: it has an outcome, which is not settled yet
-    STARTED_ACKED = 3  #: as STARTED, but at most once: the broker has forgotten the job already
+    STARTED_ACKED = 3  #: as STARTED, but at most once: the broker has forgotten the job, or is about to
     ENDED_ACKED = 4  #: as ENDED, of such a job
     LOST = 5  #: its lease is lost: another worker may have it, and nothing of it is recorded here
 

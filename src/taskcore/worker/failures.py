@@ -84,7 +84,7 @@ class Failures:
         """Make the outcome of a job that raised; raise what does not belong to the job."""
         if slot.why is not None:  # whatever the function's clean-up raised (C21)
             return self.interrupted(job, slot.why)
-        if job.state is RECEIVED or _ends_the_slot(error, slot):
+        if slot.context is None or _ends_the_slot(error, slot):
             raise error
         return self.raised(job, error)
 

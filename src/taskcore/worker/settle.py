@@ -25,7 +25,7 @@ from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement, bury_unstored
-from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
+from taskcore.worker.execution import ENDED, ENDED_ACKED, LOST, RECEIVED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle_records import RecordSettler
 
@@ -147,15 +147,23 @@ class Settler:
         self._forget([job])
 
     async def ack_early(self, job: Execution) -> bool:
-        """Acknowledge a job before it starts, so that it runs at most once (C9); False if its lease is lost."""
+        """Acknowledge a job before it starts, so that it runs at most once (C9); False if its lease is lost.
+
+        From here on it has no lease that could be lost, and is not given back: the broker may have forgotten it before
+        its answer is here.
+        """
+        job.state = STARTED_ACKED
         try:
             acked = not await job.source.settle([(job.delivery, CLAIM)])
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and cannot be acknowledged first: %s", job.id, error.what)
             acked = False
+        except Exception:  # nothing of the job's own: what raises in its function is not this
+            job.state = RECEIVED
+            raise
         failpoint("once.forgotten")
-        if acked:
-            job.state = STARTED_ACKED
+        if not acked:
+            job.state = LOST
         return acked
 
     async def commit(self, batch: Sequence[Settlement]) -> None:

@@ -18,7 +18,7 @@ from taskcore.backends.memory import MemoryBackend
 from taskcore.conformance.checking import Report, check_history, collect
 from taskcore.conformance.checking.recorder import RecordingBackend
 from taskcore.conformance.harness import Harness
-from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
+from taskcore.faults import DropReply, Fail, FlakyBackend
 from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Reschedule, Verdict
 from taskcore.stores.memory import MemoryStore
 from taskcore.testing.clock import run_virtually

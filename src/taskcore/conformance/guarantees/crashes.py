@@ -247,34 +247,6 @@ async def other_jobs_of_a_crashed_worker_are_not_blamed(harness: Harness) -> Non
     require(not await app.dead_letters.count(queue), "a job that never started became a dead letter")
 
 
-@check(WORKER_CHECKS, "C9", "C3")
-async def an_at_most_once_job_starts_at_most_once(harness: Harness) -> None:
-    """An at-most-once job is acknowledged before it starts, so neither an error nor a crash runs it again."""
-    router, queue = Router(), harness.queue()
-    starts: list[str] = []
-
-    @router.task(name=harness.name("once"), queue=queue, delivery="at_most_once", retry=5)
-    async def once(*, fails: bool) -> None:
-        starts.append(current().job_id)
-        if fails:
-            raise ConnectionError("not now")
-
-    app = await open_app(harness, router)
-    async with StepWorker(app, [queue], lease=harness.lease) as step_worker:
-        for fails in (False, True):
-            await once.enqueue(fails=fails)
-            await step_worker.work(await take(harness, step_worker))
-    for name in ("once.forgotten", "run.returned"):
-        await once.enqueue(fails=False)
-        async with StepWorker(app, [queue], lease=harness.lease) as dying:
-            taken = await take(harness, dying)
-            with dying_at(name):
-                await dying.perform(taken)
-    await take_nothing(harness, await harness.step_worker(app), "a job that may run at most once")
-    require(len(set(starts)) == len(starts), "a job that may run at most once started twice")
-    require(len(starts) == 3, f"three of four jobs had to start, {len(starts)} did")
-
-
 @check(WORKER_CHECKS, "C7", "C19", "C18", needs=("survives_worker", "fencing", "redeliveries"), store=True)
 async def a_worker_without_its_lease_writes_nothing(harness: Harness) -> None:
     """A worker that settles too late changes neither result nor dead letters, and reports the lost lease."""
