@@ -377,7 +377,7 @@ def test_a_cell_that_runs_again() -> None:
     cell = "@app.schedule('s', every={})\n@app.task\nasync def work() -> None: ..."
     for number, seconds in enumerate((10, 20)):
         code = compile(cell.format(seconds), f"<cell {number}>", "exec")
-        exec(code, {"app": app, "__name__": "__main__"})  # noqa: S102 - as a notebook does
+        exec(code, {"app": app, "__name__": "__main__"})
     assert app.schedule.ids["s"].timetable.explain() == "Every 20s"
 
 
