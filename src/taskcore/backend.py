@@ -181,7 +181,7 @@ class QueueStats(PublicValue, frozen=True, kw_only=True):
     :param leased: where the broker cannot tell, those that this connection holds; None if it holds none.
     :param oldest: the age in seconds of the oldest ready job; None if there is none, too.
     :param parked: how many of the scheduled jobs wait for a worker that knows their task, as workers told the store
-        within the last seconds; None if there is no store. A broker does not know: only ``app.stats`` fills it in.
+        lately; None without a store. Only ``app.stats`` fills it in.
     """
 
     ready: int
@@ -195,11 +195,6 @@ class QueueStats(PublicValue, frozen=True, kw_only=True):
     def unfinished(self) -> int:
         """How many jobs have not ended, as far as the broker can tell."""
         return self.ready + (self.leased or 0) + (self.scheduled or 0)
-
-    def show_unfinished(self) -> str:
-        """Write these counts for an error's text."""
-        running, scheduled = ("?" if one is None else one for one in (self.leased, self.scheduled))
-        return f"{self.ready} ready, {running} running, {scheduled} scheduled"
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,8 +214,8 @@ Place: TypeAlias = Literal["ready", "scheduled", "leased"]
 class LetterWalk(Protocol):
     """One pass over the dead letters that a queue has now; letters buried meanwhile are left to the next pass.
 
-    It costs as much as it reads, and settles each batch in few round trips. Some brokers hide a letter from all others
-    until the pass is left, so a caller does not wait inside of it; a pass that is cut by a cancellation hides none.
+    It costs as much as it reads. Some brokers hide a letter from all others until the pass is left, so a caller does
+    not wait inside of it; a pass that is cut by a cancellation hides none.
     """
 
     async def page(self, limit: int) -> Sequence[Letter]:

@@ -157,7 +157,7 @@ class JobQueries:
                 if not stats.unfinished:
                     break
                 if limit is not None and anyio.current_time() - began >= limit:
-                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {stats.show_unfinished()}')
+                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {_counts(stats)}')
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, 0.1)
 
@@ -197,7 +197,7 @@ class JobQueries:
             [stats] = await self.admin.stats([job.queue])
             facts = [
                 f"the job is: {state}",
-                f'queue "{job.queue}": {stats.show_unfinished()}',
+                f'queue "{job.queue}": {_counts(stats)}',
             ]
             if state == "queued" and not stats.leased:
                 facts.append("no job of this queue is running: is a worker listening to it?")
@@ -212,6 +212,11 @@ class JobQueries:
             + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
             job_id=job.id,
         )
+
+
+def _counts(stats: QueueStats) -> str:
+    running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
+    return f"{stats.ready} ready, {running} running, {scheduled} scheduled"
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

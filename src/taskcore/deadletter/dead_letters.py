@@ -148,14 +148,14 @@ class DeadLetters:
 
         :param by: decides about each letter; it must not wait, because some brokers hide the letters until its end.
         """
-        tally = _Tally()
+        totals = _PassTotals()
         async with self._admin.walk(check_name("queue", queue)) as walk:
             while page := await walk.page(WALK_PAGE):
-                await self._settle_page(walk, page, by, tally)
-        return tally.answer()
+                await self._settle_page(walk, page, by, totals)
+        return totals.answer()
 
     async def _settle_page(
-        self, walk: LetterWalk, page: Sequence[Letter], by: Callable[[DeadLetter], LetterVerdict], tally: _Tally
+        self, walk: LetterWalk, page: Sequence[Letter], by: Callable[[DeadLetter], LetterVerdict], totals: _PassTotals
     ) -> None:
         dropped: list[Letter] = []
         replayed: list[tuple[Letter, Outgoing]] = []
@@ -163,19 +163,19 @@ class DeadLetters:
             opened = open_letter(letter, self._codec)
             verdict = by(opened)
             if verdict == "keep":
-                tally.kept += 1
+                totals.kept += 1
             elif verdict == "drop":
                 dropped.append(letter)
             else:
                 job = self._next_job(opened, ReplayWith() if verdict == "replay" else verdict)
                 if job is None:
-                    tally.fail(letter, NO_ENVELOPE)
+                    totals.fail(letter, NO_ENVELOPE)
                 else:
                     replayed.append((letter, job))
         if dropped:
-            tally.dropped += await walk.drop(dropped)
+            totals.dropped += await walk.drop(dropped)
         if replayed:
-            tally.note(replayed, await walk.replay(replayed))
+            totals.note(replayed, await walk.replay(replayed))
 
     def _next_job(self, letter: DeadLetter, changes: ReplayWith) -> Outgoing | None:
         """Make the job that replays a letter; None if it does not hold an envelope."""
@@ -195,7 +195,7 @@ class DeadLetters:
         return Outgoing(letter.queue, job_id, self._codec.encode(envelope), encode_trail(trail), changes.delay)
 
 
-class _Tally:
+class _PassTotals:
     """Counts what a pass does."""
 
     def __init__(self) -> None:
