@@ -262,7 +262,7 @@ async def test_letters_stay(ward):
 
 
 async def test_settling_all(ward):
-    """A pass keeps, drops and replays as it is told, over many pages, and says what it did."""
+    """A pass keeps, drops and replays as its function says, over many pages, and says what it did."""
     async with ward.app:
         await ward.bury(1_250)
 

@@ -12,6 +12,7 @@ from typing import Final
 from unittest.mock import patch
 
 import anyio
+import msgspec
 import pytest
 
 from taskcore import App
@@ -41,7 +42,7 @@ async def bury(backend, queue, count):
         jobs = []
         for number in range(start, min(count, start + AT_ONCE)):
             envelope = Envelope(
-                v=1, id=new_id(), task="ship", queue=queue, args=b'{"number":%d}' % number, enqueued_at=0.0
+                v=1, id=new_id(), task="ship", queue=queue, args=msgspec.Raw(b'{"number":%d}' % number), enqueued_at=0.0
             )
             jobs.append(Outgoing(queue, envelope.id, encode_envelope(envelope)))
         answers = await backend._connections.sender.send([message_of(job, reason=b"exhausted") for job in jobs])
@@ -121,7 +122,7 @@ async def test_a_page_costs_no_more_than_it_reads(url):
             assert await backend.admin.letter(letter.id) == letter
             assert len(seen) <= 2 * WINDOW
             assert await backend.admin.drop(letter.id)
-        assert len(seen) <= 3 * WINDOW
+        assert len(seen) <= 3 * WINDOW + 1  # what is dropped makes room for one more
         assert await dead(backend, queue) == LETTERS - 1
         await backend.admin.delete(queue)
 
@@ -148,4 +149,4 @@ async def test_thousands_are_settled_in_one_pass(url):
             assert len(seen) <= (4 + settled.kept // 2_000) * settled.kept
             [cause] = await app.dead_letters.causes(queue)
             assert cause.letters == settled.kept
-        await backend.admin.delete(queue)
+            await backend.admin.delete(queue)
