@@ -43,7 +43,7 @@ FEATURES = (
     "parking",
     "schedules",
     "supervisor",
-    "deadletter.py",
+    "deadletter",
     "soft_timeouts.py",
     "roster.py",
 )  # rooms that may be deleted: what they add goes, the core stays

@@ -17,7 +17,7 @@ from taskcore.errors import BrokerUnavailable
 
 __all__ = [
     "EXISTS_ALREADY", "BrokerClock", "StoredMessage", "broker_time", "check_settings", "delete_messages",
-    "ensure_stream", "find_message", "message_call", "next_message",
+    "ensure_stream", "find_message", "message_call", "messages_from", "next_message",
     "settings_of", "stored_in", "stream_config", "tell", "wall_clock",
 ]  # fmt: skip
 
@@ -30,6 +30,7 @@ CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for 
 CLOCK_KEPT_INEXACT: Final = 1.0  #: … or sooner, if it is known worse than …
 CLOCK_EXACT: Final = 0.02  #: … within so many seconds …
 CLOCK_ASKED: Final = 3  #: … after so many requests
+LEAST_WIDTH, MOST_WIDTH = 8, 256  #: messages that are asked for at once, without knowing whether they are there
 
 
 async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what: str) -> None:
@@ -93,6 +94,26 @@ async def next_message(link: NatsLink, stream: str, subjects: str) -> StoredMess
     :raises BrokerUnavailable: no server can tell.
     """
     return await find_message(link, stream, seq=1, next_by_subj=subjects)
+
+
+async def messages_from(link: NatsLink, stream: str, subjects: str, *, start: int, limit: int) -> list[StoredMessage]:
+    """Return up to ``limit`` messages of these subjects, from a number on; few round trips where they lie close.
+
+    :raises BrokerUnavailable: no server can tell.
+    """
+    found: list[StoredMessage] = []
+    width, prefix = LEAST_WIDTH, subjects.partition("*")[0]
+    while len(found) < limit:
+        first = await find_message(link, stream, seq=start, next_by_subj=subjects)
+        if first is None:
+            break
+        start = first.number + min(width, limit - len(found))
+        numbers = range(first.number + 1, start)
+        answers = await link.api_all([message_call(stream, seq=number) for number in numbers]) if numbers else []
+        near = [one for one in map(stored_in, answers) if one is not None and one.subject.startswith(prefix)]
+        found += [first, *near]
+        width = min(2 * width, MOST_WIDTH) if 2 * len(near) >= len(numbers) else max(width // 2, LEAST_WIDTH)
+    return found
 
 
 async def delete_messages(link: NatsLink, stream: str, numbers: Iterable[int]) -> int:
