@@ -22,9 +22,8 @@ from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
-from taskcore.toolkit.doors import Door, Refusing
 from taskcore.toolkit.units import Duration, seconds_of
-from taskcore.toolkit.values import PublicValue
+from taskcore.toolkit.values import Door, PublicValue, Refusing
 
 if TYPE_CHECKING:  # imported when it is needed: see sync, and the doors of a job
     from taskcore.blocking import SyncTask

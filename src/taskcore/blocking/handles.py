@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, TypeVar
 
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, ConfiguredTask, Job, TaskHost
-from taskcore.toolkit.doors import Door
 from taskcore.toolkit.units import Duration
+from taskcore.toolkit.values import Door
 
 if TYPE_CHECKING:
     from taskcore.blocking.progress import SyncReadLog, SyncReadProgress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,7 +72,7 @@ class SyncLogReader:
 
 def blocking_items(items: AsyncIterable[T], bridge: Bridge) -> Iterator[T]:
     """Yield items that come in the app's event loop, and let go of their source at the end."""
-    iterator: AsyncIterator[T] | None = None
+    iterator: Any = None  # an async generator, or an iterator that needs no closing
 
     async def following() -> list[T]:
         nonlocal iterator

@@ -186,7 +186,7 @@ class Progress:
 class Tracked(Generic[T]):
     """Items whose number is the progress: an item counts when the next one is asked for. ``for`` and ``async for``.
 
-    :ivar progress: what is told.
+    :ivar progress: the number of them that are done.
     """
 
     def __init__(self, items: Iterable[T], progress: Progress) -> None:
@@ -218,7 +218,7 @@ class Tracked(Generic[T]):
 class AsyncTracked(Generic[T]):
     """Items that come one by one, as :class:`Tracked`.
 
-    :ivar progress: what is told.
+    :ivar progress: the number of them that are done.
     """
 
     def __init__(self, items: AsyncIterable[T], progress: Progress) -> None:

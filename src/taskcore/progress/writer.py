@@ -30,6 +30,7 @@ log = logger("taskcore.progress")
 INTERVAL = 1.0  #: seconds between two batches
 LINGER = 0.02  #: seconds for which the first words of several jobs are gathered
 BATCH = 500  #: callers whose sheets are written together
+TOGETHER = 200  #: records in one write; a log may be large
 CONFLICTS = 5  #: writes of one record in a row; two starts of a job meet no more often
 FINAL_TRIES, FINAL_PAUSE = 3, 0.2  #: at the end of a job, while the store cannot be reached
 
@@ -89,6 +90,7 @@ class Writer:
         self._commits = GroupCommit[Sequence[Sheet], None](self._commit, limit=BATCH)
         self._detached = Detached()
         self._troubled = False
+        self._in_flight: frozenset[Sheet] = frozenset()
 
     def add(self, reports: Reports) -> None:
         """Write what this job tells from now on; in the event loop."""
@@ -101,16 +103,15 @@ class Writer:
     async def finish(self, reports: Reports) -> None:
         """Write the last of it, and no more; goes on when the caller is cancelled."""
         self._open.pop(reports, None)
-        if any(sheet.is_due for sheet in reports.sheets):
+        if any(sheet.is_due or sheet in self._in_flight for sheet in reports.sheets):
             await self._detached.run(partial(self._finish, reports))
 
     async def write(self, reports: Reports) -> None:
-        """Write now what has changed.
+        """Write now what has changed; return when it is written, by whichever batch.
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
-        if due := [sheet for sheet in reports.sheets if sheet.is_due]:
-            await self._commits.submit(due)
+        await self._commits.submit(reports.sheets)
 
     async def _finish(self, reports: Reports) -> None:
         for number in range(FINAL_TRIES):
@@ -162,16 +163,23 @@ class Writer:
 
     async def _commit(self, batches: list[Sequence[Sheet]]) -> Sequence[None]:
         due = list(dict.fromkeys(sheet for batch in batches for sheet in batch if sheet.is_due))
-        for _ in range(CONFLICTS):
-            if not due:
-                break
-            due = await self._put(due)
+        self._in_flight = frozenset(due)
+        try:
+            for _ in range(CONFLICTS):
+                if not due:
+                    break
+                due = await self._put(due)
+        finally:
+            self._in_flight = frozenset()
         for sheet in due:
             log.warning("the record %s was another one at each of %d writes; trying again", sheet.name, CONFLICTS)
         return [None] * len(batches)
 
     async def _put(self, due: Sequence[Sheet]) -> list[Sheet]:
         """Write sheets, and return those that met another record."""
+        if len(due) > TOGETHER:
+            parts = [due[start : start + TOGETHER] for start in range(0, len(due), TOGETHER)]
+            return [again for part in parts for again in await self._put(part)]
         writes = [Write(key=one.name, value=one.take(), expect=one.expect, keep=one.keep) for one in due]
         try:
             answers = await self._store.put_many(writes)

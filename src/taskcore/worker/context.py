@@ -13,7 +13,7 @@ from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.records.keys import Completion, IdempotencyKeys, KeyRecord
 from taskcore.results import StoredOutcome, encode_outcome
 from taskcore.task import Task
-from taskcore.toolkit.doors import Door
+from taskcore.toolkit.values import Door
 
 if TYPE_CHECKING:  # a slot knows its context, too; the room is imported behind its doors
     from taskcore.progress import StartProgress, WriteLog
