@@ -77,7 +77,7 @@ def test_blocking_handles_read_and_follow() -> None:
 
 
 def test_a_plain_function_in_the_loop_cannot_read() -> None:
-    """A function that could only block the loop is told how to go on from a saved position."""
+    """A function that could only block the loop gets an error that says how to go on from a saved position."""
     app, problems = App("memory://", retry=Retry(attempts=1)), []
 
     @app.task(runs_in="loop")

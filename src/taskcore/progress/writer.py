@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -216,12 +216,13 @@ def _give_up(sheet: Sheet, error: StoreRefused | UnreadableRecord) -> None:
     log.warning("the record %s is not written any more: %s", sheet.name, error.what)
 
 
-_WRITERS: WeakKeyDictionary[Store, Writer] = WeakKeyDictionary()
+#: The writers by the identities of their stores; jobs that tell hold them, and they hold their store.
+_WRITERS: WeakValueDictionary[int, Writer] = WeakValueDictionary()
 
 
 def writer_of(store: Store) -> Writer:
     """Return the writer of an app's store; in the event loop."""
-    writer = _WRITERS.get(store)
+    writer = _WRITERS.get(id(store))
     if writer is None:
-        writer = _WRITERS[store] = Writer(store)
+        writer = _WRITERS[id(store)] = Writer(store)
     return writer
