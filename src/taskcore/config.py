@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 100
     threads: int = 16
     processes: int | None = None
-    grace: float = 30.0
+    grace: float = 20.0
     lease: float = 15.0
     max_block: float = 600.0
     heartbeat: float | None = None
