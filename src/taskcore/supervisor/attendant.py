@@ -14,6 +14,7 @@ from taskcore.supervisor.leaks import LeakedThreads, leaked_text
 from taskcore.supervisor.memory import occupied
 from taskcore.supervisor.messages import BEAT, Order, WorkerReport
 from taskcore.supervisor.orders import SupervisorLine
+from taskcore.supervisor.spawning import release_interrupts
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.stop_limit import StopLimit
 from taskcore.worker.signals import received_signals, stop_on_signals
@@ -123,6 +124,7 @@ class SupervisedAttendant(Attendant):
         """WorkerReport until cancelled, and a last time then; receive signals meanwhile."""
         async with anyio.create_task_group() as group:
             await group.start(self._count_signals)
+            release_interrupts()
             task_status.started()
             await self._report()
 
