@@ -177,6 +177,18 @@ def test_a_signal_to_the_whole_group_counts_once(project):
     assert "Traceback" not in command.said
 
 
+def test_ctrl_c_while_processes_start(alone):
+    """Processes that still import their code end without a traceback, and the command with exit code 0."""
+    with alone.run("--processes", "4") as command:
+        command.wait_for("ready in")
+        time.sleep(0.1)
+        command.signal_group(signal.SIGINT)
+        assert command.end() == 0
+
+    assert len(command.pids()) < 4
+    assert "Traceback" not in command.said
+
+
 def test_the_second_signal_interrupts(project):
     """The second Ctrl-C gives running jobs back at once, however long their grace is."""
     with project.run("--processes", "2", "--grace", "60s") as command:
