@@ -1,4 +1,4 @@
-"""A worker whose connections are cut again and again keeps its size: descriptors, tasks, threads and memory (F33).
+"""A worker whose connections are cut again and again keeps its size: descriptors, tasks, threads and memory (F41).
 
 A run of each day cuts sixty times; ``TASKCORE_LONG_TESTS=1`` cuts a thousand times, for minutes on each broker.
 """
@@ -124,7 +124,7 @@ def sender_of(url: str) -> App:
 
 
 async def test_a_worker_keeps_its_size(broker: Server, tmp_path: Path):
-    """After many cuts a worker has as many descriptors, tasks and threads, and as much memory, as after a few (F33)."""
+    """After many cuts a worker has as many descriptors, tasks and threads, and as much memory, as after a few (F41)."""
     (tmp_path / "cuts.py").write_text(PROGRAM)
     async with ChaosProxy("127.0.0.1", broker.port) as proxy, sender_of(broker.url) as app:
         await app.purge("default")
