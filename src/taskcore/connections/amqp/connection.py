@@ -31,7 +31,7 @@ CLIENT_ERRORS = (AMQPError, PAMQPException, OSError, EOFError)
 
 
 class _NoLosses(logging.Filter):
-    """Drops the library's tracebacks of lost connections: what was lost, and why, is told by who used it."""
+    """Drops the library's tracebacks of lost connections: who used it tells what was lost, and why."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep everything but the end of a stream; a frame that cannot be read is no such end."""
