@@ -41,6 +41,7 @@ FEATURES = (
     "dependencies",
     "keeping",
     "parking",
+    "progress",
     "schedules",
     "supervisor",
     "deadletter",

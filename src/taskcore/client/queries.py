@@ -45,10 +45,10 @@ class JobQueries:
     def __init__(self, components: Components, *, timeout: float) -> None:
         self._backend = components.backend
         self.admin = components.backend.admin
-        self._store = components.store
+        self.store = components.store
         self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
-        self._clock = components.clock
+        self.clock = components.clock
         self._timeout = timeout
         self._detached = Detached()
 
@@ -133,10 +133,10 @@ class JobQueries:
     async def stats(self, queue: str) -> QueueStats:
         """Count the jobs of a queue, and those that wait for a worker that knows their task, if the store can tell."""
         [stats] = await self.admin.stats([queue])
-        if self._store is None:
+        if self.store is None:
             return stats
         try:
-            parked = await count_parked(self._store, queue, self._clock())
+            parked = await count_parked(self.store, queue, self.clock())
         except BrokerUnavailable:  # the store; what the broker tells is worth having all the same
             return stats
         if stats.scheduled is not None:
@@ -179,7 +179,7 @@ class JobQueries:
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
-        record = await self._store.get(key_name(job.task.name, str(job.key))) if self._store is not None else None
+        record = await self.store.get(key_name(job.task.name, str(job.key))) if self.store is not None else None
         if record is None:
             return None
         claim = decode_key_record(record.value)
@@ -201,8 +201,8 @@ class JobQueries:
             ]
             if state == "queued" and not stats.leased:
                 facts.append("no job of this queue is running: is a worker listening to it?")
-            if state in {"scheduled", "unknown"} and self._store is not None:
-                parked = await find_parked(self._store, job.task.name)
+            if state in {"scheduled", "unknown"} and self.store is not None:
+                parked = await find_parked(self.store, job.task.name)
                 if parked is not None:
                     facts.append(f"worker {parked.worker} has parked jobs of {job.task.name}: {parked.why}")
         return ResultTimeout(

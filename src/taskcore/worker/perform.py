@@ -178,7 +178,10 @@ class Performer:
             if slot.dropped:
                 await slot.close_dropped()
         except BaseException as error:  # noqa: BLE001 - raised again if it does not belong to the job
-            return self.failures.outcome_of(error, job, slot)
+            slot.outcome = self.failures.outcome_of(error, job, slot)
+            if slot.dropped:
+                await slot.close_dropped()
+            return slot.outcome
         finally:
             slot.deadline = slot.context = None
             quarantine.running -= 1

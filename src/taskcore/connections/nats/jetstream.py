@@ -26,8 +26,11 @@ EXISTS_ALREADY: Final = (10058, 10148, 10105, 10013)
 BEING_CREATED: Final = (*EXISTS_ALREADY, 10065)
 CREATE_TRIES, CREATE_PAUSE = 10, 0.05  #: how often, and at which distance in seconds, its end is waited for
 DUPLICATE_WINDOW: Final = 120.0  #: seconds from its publishing for which a server remembers an id
+CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again …
+CLOCK_KEPT_INEXACT: Final = 1.0  #: … or sooner, if it is known worse than …
+CLOCK_EXACT: Final = 0.02  #: … within so many seconds …
+CLOCK_ASKED: Final = 3  #: … after so many requests
 LEAST_WIDTH, MOST_WIDTH = 8, 256  #: messages that are asked for at once, without knowing whether they are there
-CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again
 
 
 async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what: str) -> None:
@@ -205,6 +208,9 @@ def broker_time(text: str) -> float:
 class BrokerClock:
     """A server's clock, asked for the time anew once in a while.
 
+    The server reads its clock somewhere between a request and its answer, so it is known within that time only. A
+    request that takes long is made again, and what is found is not kept for long.
+
     :param probe: a message that the stream takes, for servers before 2.10: only what they store has a time stamp.
     """
 
@@ -212,27 +218,47 @@ class BrokerClock:
         self._link = link
         self._stream = stream
         self._probe = probe
-        self._offset = 0.0  # seconds that it is ahead of ours
-        self._asked = float("-inf")
+        self._ahead = (0.0, 0.0)  # seconds that it is ahead of ours: at least, and at most
+        self._ask_again = float("-inf")
 
-    async def now(self) -> float:
-        """Return seconds since the epoch.
+    async def earliest(self) -> float:
+        """Return seconds since the epoch that its clock shows at least; what was due by then is due.
 
         :raises BrokerUnavailable: the server does not answer.
         """
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._asked > CLOCK_KEPT:
-            before = wall_clock()
-            info = await self._link.api(f"STREAM.INFO.{self._stream}")
-            after = wall_clock()
-            if "ts" in info:
-                self._offset = broker_time(info["ts"]) - (before + after) / 2
-            else:
-                self._offset = await self._probed()
-            self._asked = loop.time()
-        return wall_clock() + self._offset
+        await self._ask()
+        return wall_clock() + self._ahead[0]
 
-    async def _probed(self) -> float:
+    async def latest(self) -> float:
+        """Return seconds since the epoch that its clock shows at most; what waits from then on is not early.
+
+        :raises BrokerUnavailable: the server does not answer.
+        """
+        await self._ask()
+        return wall_clock() + self._ahead[1]
+
+    async def _ask(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._ask_again:
+            return
+        low, high = await self._difference()
+        for _ in range(CLOCK_ASKED - 1):
+            if high - low <= CLOCK_EXACT:
+                break
+            low, high = min((low, high), await self._difference(), key=_width)
+        self._ahead = low, high
+        self._ask_again = loop.time() + (CLOCK_KEPT if high - low <= CLOCK_EXACT else CLOCK_KEPT_INEXACT)
+
+    async def _difference(self) -> tuple[float, float]:
+        """Return the seconds that it is ahead of ours: at least, and at most."""
+        before = wall_clock()
+        info = await self._link.api(f"STREAM.INFO.{self._stream}")
+        if "ts" not in info:
+            return await self._probed()
+        shown = broker_time(info["ts"])
+        return shown - wall_clock(), shown - before
+
+    async def _probed(self) -> tuple[float, float]:
         before = wall_clock()
         [answer] = await self._link.request_all([self._probe])
         after = wall_clock()
@@ -241,4 +267,8 @@ class BrokerClock:
             raise self._link.unavailable("the server did not take a message that asks for the time")
         found = await find_message(self._link, self._stream, seq=stored["seq"])
         await delete_messages(self._link, self._stream, [stored["seq"]])
-        return found.time - (before + after) / 2 if found is not None else 0.0
+        return (found.time - after, found.time - before) if found is not None else (0.0, 0.0)
+
+
+def _width(bounds: tuple[float, float]) -> float:
+    return bounds[1] - bounds[0]
