@@ -160,7 +160,8 @@ class DeadLetters:
             letter_id, Outgoing(letter.queue, job_id, self._codec.encode(envelope), trail)
         )
         if isinstance(published, Refused):
-            raise EnqueueRefused(f"the replay of dead letter {letter_id} was refused: {published.why}")
+            what = f"the replay of dead letter {letter_id} was refused: {published.why}"
+            raise EnqueueRefused(what, fix=published.fix or None)
         if isinstance(published, Uncertain):
             raise EnqueueUncertain(f"the replay of dead letter {letter_id} is uncertain: {published.why}")
         return job_id
