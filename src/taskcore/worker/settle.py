@@ -150,9 +150,8 @@ class Settler:
         """Tell of jobs that ended and could not be settled before the worker's own end."""
         self._events.counters.subtract(one.event for one in batch if not one.tried)
         log.warning("the broker has not confirmed the ends of %d jobs in time; it may hand them out again", len(batch))
-        for one in batch:
-            if one.tried:
-                self._events.emit("settle.unconfirmed", **one.job.labels)
+        for one in [one for one in batch if one.tried]:
+            self._events.emit("settle.unconfirmed", **one.job.labels)
 
     def _lose(self, one: Settlement) -> None:
         job = one.job

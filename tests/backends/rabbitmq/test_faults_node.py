@@ -100,7 +100,7 @@ async def test_while_the_node_is_down_calls_end_and_later_work_again(running):
                 for call in (
                     lambda: backend.publish(jobs("down", 1)),
                     lambda: source.receive(1),
-                    lambda: backend.admin.stats("down"),
+                    lambda: backend.admin.stats(["down"]),
                     lambda: backend.admin.letters("down", limit=1),
                 ):
                     with pytest.raises(BrokerUnavailable):
@@ -122,7 +122,7 @@ async def test_a_frozen_node_holds_no_caller_up(running):
             answers = await backend.publish(jobs("frozen", 3))
             assert all(isinstance(answer, Uncertain) for answer in answers)
             with pytest.raises(BrokerUnavailable):
-                await backend.admin.stats("frozen")
+                await backend.admin.stats(["frozen"])
         running.resume()
         await until_stored(backend, jobs("frozen", 1)[0])
 
