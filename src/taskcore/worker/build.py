@@ -103,5 +103,5 @@ def build_parts(
     beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
     services = [beside, parking]
     if options.heartbeat is not None and components.store is not None:
-        services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
+        services.append(import_module(ROSTER).Roster(executions, components, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)
