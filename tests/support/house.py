@@ -45,7 +45,7 @@ FEATURES = (
     "progress",
     "schedules",
     "supervisor",
-    "deadletter.py",
+    "deadletter",
     "soft_timeouts.py",
     "roster.py",
 )  # rooms that may be deleted: what they add goes, the core stays

@@ -132,14 +132,14 @@ class JobQueries:
 
     async def stats(self, queue: str) -> QueueStats:
         """Count the jobs of a queue, and those that wait for a worker that knows their task, if the store can tell."""
-        stats = await self.admin.stats(queue)
+        [stats] = await self.admin.stats([queue])
         if self.store is None:
             return stats
         try:
             parked = await count_parked(self.store, queue, self.clock())
         except BrokerUnavailable:  # the store; what the broker tells is worth having all the same
             return stats
-        if self._backend.features.counts != "absent":
+        if stats.scheduled is not None:
             parked = min(parked, stats.scheduled)
         return msgspec.structs.replace(stats, parked=parked)
 
@@ -153,14 +153,11 @@ class JobQueries:
         for queue in queues:
             began = anyio.current_time()
             while True:
-                stats = await self.admin.stats(queue)
-                if not stats.ready + stats.leased + stats.scheduled:
+                [stats] = await self.admin.stats([queue])
+                if not stats.unfinished:
                     break
                 if limit is not None and anyio.current_time() - began >= limit:
-                    raise TimeoutError(
-                        f'queue "{queue}" is not empty after {limit:g} s: '
-                        f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
-                    )
+                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {_counts(stats)}')
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, 0.1)
 
@@ -197,10 +194,10 @@ class JobQueries:
             facts = [f"the job is: {state}"]
             if not job.queue:
                 return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
-            stats = await self.admin.stats(job.queue)
+            [stats] = await self.admin.stats([job.queue])
             facts = [
                 f"the job is: {state}",
-                f'queue "{job.queue}": {stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled',
+                f'queue "{job.queue}": {_counts(stats)}',
             ]
             if state == "queued" and not stats.leased:
                 facts.append("no job of this queue is running: is a worker listening to it?")
@@ -215,6 +212,11 @@ class JobQueries:
             + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
             job_id=job.id,
         )
+
+
+def _counts(stats: QueueStats) -> str:
+    running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
+    return f"{stats.ready} ready, {running} running, {scheduled} scheduled"
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

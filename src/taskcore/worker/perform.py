@@ -93,7 +93,8 @@ class Performer:
         try:
             job.arguments = task.contract.unpack(envelope.args, envelope.version)
         except InvalidArguments as error:
-            return Malformed("; ".join((error.what, *error.public_facts)))
+            why = "; ".join((error.what, *error.public_facts))
+            return Unregistered(why, self._clock()) if error.only_unknown else Malformed(why)
         if envelope.key is not None:
             early = await self._admission.acquire_key(job, task, envelope.key, _fence(job))
             if early is not None:
