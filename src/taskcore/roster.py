@@ -2,19 +2,19 @@
 
     worker/<number>    one record for each worker, which ends soon after its last heartbeat
 
-A worker takes the lowest number that is free. A worker that ends deletes its record; one that dies is gone when its
-record is.
+A worker takes a number at random, if that is free, so that a beat is one write and workers that start at the same time
+rarely want the same one. A worker that ends deletes its record; one that dies is gone when its record is.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import anyio
@@ -36,7 +36,9 @@ log = logger("taskcore.worker")
 
 BEATS_MISSED = 3  #: heartbeats after whose time, and a second, a worker is not listed any more
 NUMBERS = 512  #: workers that can be listed
+TRIES = 4  #: numbers that a worker tries before it reads which ones are free
 SHOWN_JOBS = 100  #: jobs that a record names; the oldest ones
+LEAST = 0.1  #: seconds between two heartbeats, whatever is asked for
 EVENTS = "taskcore.events"  #: the room that tells subscribers of events, imported when there is one
 SUBSCRIBED_MEANWHILE = 5  #: writes of a record in a row, while subscribers write into it
 TIME_TO_LEAVE = 1.0  #: seconds for deleting the record when the worker ends
@@ -54,12 +56,13 @@ class Roster:
         self._events = components.events
         self._clock = components.clock
         self._options = options
-        self._every = options.heartbeat or 1.0
+        self._every = max(options.heartbeat, LEAST)
         self._keep = BEATS_MISSED * self._every + 1.0
         self._started = 0.0
-        self._mine: tuple[int, Version] | None = None
+        self._mine: tuple[str, Version] | None = None
         self._feed: Any = None  # of events, while a subscriber listens
         self._busy = (0.0, 0.0)
+        self._dice = random.SystemRandom()  # not that of the program, which a job may seed
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Beat until cancelled; then leave the roster."""
@@ -80,41 +83,50 @@ class Roster:
         finally:
             with anyio.move_on_after(TIME_TO_LEAVE, shield=True), suppress(BrokerUnavailable, UnreadableRecord):
                 if self._mine is not None:
-                    await store.delete(NAMES[self._mine[0]], expect=self._mine[1])
+                    await store.delete(self._mine[0], expect=self._mine[1])
 
     async def _beat(self, store: Store, feeds: anyio.abc.TaskGroup) -> None:
         status = self._status()
         record = msgspec.json.encode(status)
         if self._mine is not None:
-            number, before = self._mine
+            name, before = self._mine
             self._mine = None
             for _ in range(SUBSCRIBED_MEANWHILE):
-                now = await store.put(NAMES[number], record, expect=before, keep=self._keep)
+                now = await store.put(name, record, expect=before, keep=self._keep)
                 if not isinstance(now, Conflict):
-                    self._mine = (number, now)
+                    self._mine = (name, now)
                     return
-                if now.current is None or not self._is_asked(now.current.value, number, status, feeds):
+                if now.current is None or not self._is_asked(now.current.value, name, status, feeds):
                     break
                 before = now.current.version
-        for number, found in enumerate(await store.get_many(NAMES)):
-            if found is None:
-                now = await store.put(NAMES[number], record, expect=ABSENT, keep=self._keep)
-                if not isinstance(now, Conflict):
-                    self._mine = (number, now)
-                    return
+        for name in self._dice.sample(NAMES, TRIES):
+            if await self._take(store, name, record):
+                return
+        for name, found in zip(NAMES, await store.get_many(NAMES), strict=True):
+            if found is None and await self._take(store, name, record):
+                return
+        log.debug("this worker is not in the roster now: %d others are", NUMBERS)
 
-    def _is_asked(self, found: bytes, number: int, status: WorkerStatus, feeds: anyio.abc.TaskGroup) -> bool:
+    def _is_asked(self, found: bytes, name: str, status: WorkerStatus, feeds: anyio.abc.TaskGroup) -> bool:
         """Tell the events of this worker, if it is subscribers that have written into its record."""
         asked = import_module(f"{EVENTS}.record").asked_of(found, (status.name, status.pid, status.started))
         if asked is None:
             return False
         if self._feed is None or self._feed.is_over:
             feed = import_module(f"{EVENTS}.feed").EventFeed
-            self._feed = feed(self._store, self._events, worker=status.name, clock=self._clock)
-            self._feed.ask(asked, number)
+            self._feed = feed(self._store, self._events, worker=status.name, clock=self._clock, heartbeat=self._every)
+            self._feed.ask(asked, name)
             feeds.start_soon(self._feed.run)
         else:
-            self._feed.ask(asked, number)
+            self._feed.ask(asked, name)
+        return True
+
+    async def _take(self, store: Store, name: str, record: bytes) -> bool:
+        """Take a number, unless another worker has it."""
+        now = await store.put(name, record, expect=ABSENT, keep=self._keep)
+        if isinstance(now, Conflict):
+            return False
+        self._mine = (name, now)
         return True
 
     def _status(self) -> WorkerStatus:
@@ -150,6 +162,8 @@ def _in_hand(job: Execution, ago: float) -> JobInHand:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it takes as long as all the rest
+
     try:
         return version("taskcore-framework")
     except PackageNotFoundError:  # a checkout that is not installed
@@ -163,12 +177,14 @@ async def read_workers(store: Store | None) -> Sequence[WorkerStatus]:
     """
     if store is None:
         raise _no_store()
-    found = []
+    found: dict[object, WorkerStatus] = {}
     for record in await store.get_many(NAMES):
         if record is not None:
             with suppress(msgspec.MsgspecError):  # of a newer version
-                found.append(msgspec.json.decode(record.value, type=WorkerStatus))
-    return sorted(found, key=lambda worker: (worker.name, worker.pid))
+                status = msgspec.json.decode(record.value, type=WorkerStatus)
+                same = (status.host, status.pid, status.name, status.started)  # twice, if the answer to a beat was lost
+                found[same] = max(status, found.get(same, status), key=lambda one: one.seen)
+    return sorted(found.values(), key=lambda worker: (worker.name, worker.pid))
 
 
 def _no_store() -> StoreRequired:

@@ -188,6 +188,6 @@ async def test_what_cannot_be_heard_is_refused(parts, wrong):
 async def test_events_need_a_store_and_a_heartbeat(parts):
     """Both errors say what to set."""
     with pytest.raises(InvalidSetting, match="heartbeat="):
-        make(parts, heartbeat=None)[0].events()
+        make(parts, heartbeat=0)[0].events()
     with pytest.raises(StoreRequired, match="give it one"):
         App("memory://", store="none", heartbeat=BEAT).events()

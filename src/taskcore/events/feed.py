@@ -20,7 +20,8 @@ __all__ = ["EventFeed"]
 
 log = logger("taskcore.events")
 
-SUBSCRIPTION = 35.0  #: seconds after which a subscriber that says nothing more is forgotten
+SUBSCRIPTION = 35.0  #: seconds after which a subscriber that says nothing more is forgotten, at least …
+BEATS = 4  #: … and heartbeats
 WRITE_EVERY = 0.1  #: seconds between two writes
 WINDOW_EVENTS, WINDOW_BYTES = 2_000, 262_144  #: that a feed has room for
 TEXT_LIMIT = 500  #: characters of an error, and of a reason
@@ -30,14 +31,18 @@ class EventFeed:
     """Writes the events of one worker.
 
     :param worker: its name.
+    :param heartbeat: seconds between two times at which it can hear subscribers.
     """
 
-    def __init__(self, store: Store, events: Events, *, worker: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, events: Events, *, worker: str, clock: Callable[[], float], heartbeat: float
+    ) -> None:
         self._store = store
         self._events = events
         self._name = ""
         self._worker = worker
         self._clock = clock
+        self._lasts = max(SUBSCRIPTION, BEATS * heartbeat)
         self._mark = token_hex(4)
         self._window: deque[bytes] = deque()
         self._bytes = 0
@@ -46,10 +51,10 @@ class EventFeed:
         self._news = anyio.Event()
         self.is_over = False  #: no subscriber is left, and the next one needs another feed
 
-    def ask(self, asked: Mapping[str, Wanted], number: int) -> None:
-        """Note who listens, and where: a worker that missed a heartbeat may have another number since."""
-        self._name = feed_name(number)
-        until = anyio.current_time() + SUBSCRIPTION
+    def ask(self, asked: Mapping[str, Wanted], record: str) -> None:
+        """Note who listens, and where: a worker that missed a heartbeat may have another record since."""
+        self._name = feed_name(record)
+        until = anyio.current_time() + self._lasts
         for subscriber, wanted in asked.items():
             _, first, _ = self._subscribers.get(subscriber, (wanted, self._next, until))
             self._subscribers[subscriber] = (wanted, first, until)

@@ -38,9 +38,9 @@ FEED_KEPT = 60.0  #: seconds after its last write for which a feed stands
 KINDS = tuple(name for name in EVENT_NAMES if name.startswith("job."))
 
 
-def feed_name(number: int) -> str:
-    """Name the record of a worker's last events, by its number in the roster."""
-    return f"events/{number}"
+def feed_name(worker: str) -> str:
+    """Name the record of a worker's last events, by that of its record in the roster."""
+    return f"events/{worker.rpartition('/')[2]}"
 
 
 class JobEvent(PublicValue, frozen=True, kw_only=True):

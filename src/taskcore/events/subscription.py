@@ -52,10 +52,10 @@ class Subscribe:
         wanted, heartbeat = Wanted.of(kinds, queues), self._app.settings.heartbeat
         if self._app.components.store is None:
             raise StoreRequired("workers tell their events in a store, and this app has none")
-        if heartbeat is None:
+        if not heartbeat:
             raise InvalidSetting(
-                "subscribers are heard at the heartbeats of workers, and this app has none",
-                fix='App(…, heartbeat="5s") in this program and in its workers, or TASKCORE_HEARTBEAT=5s',
+                "subscribers are heard at the heartbeats of workers, and heartbeat=0 leaves these out",
+                fix='App(…, heartbeat="10s") in this program and in its workers, or TASKCORE_HEARTBEAT=10s',
             )
         return EventStream(self._app, wanted, heartbeat)
 
@@ -127,7 +127,7 @@ class EventStream:
                             if not worker.is_followed:
                                 worker.is_followed = True
                                 group.start_soon(self._follow, store, number, worker)
-                        await anyio.sleep(self._heartbeat)
+                        await anyio.sleep(min(self._heartbeat, RENEW_EVERY))
                         try:
                             await self._look(store)
                         except BrokerUnavailable as error:
@@ -173,7 +173,7 @@ class EventStream:
     # ── hearing ──
 
     async def _follow(self, store: Store, number: int, worker: _HeardWorker) -> None:
-        async with store.watch(feed_name(number)) as records:
+        async with store.watch(feed_name(NAMES[number])) as records:
             async for record in records:
                 try:
                     self._take(decode_feed(record.value), worker)
