@@ -105,5 +105,5 @@ def build_parts(
     if records is not None:
         services.append(keeping.KeyKeeper(keeper, records, store.member()))
     if options.heartbeat and components.store is not None:
-        services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
+        services.append(import_module(ROSTER).Roster(executions, components, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)
