@@ -33,7 +33,7 @@ CLIENT_ERRORS = (AMQPError, PAMQPException, OSError, EOFError)
 class _NoLosses(logging.Filter):
     """Drops the library's lines about lost connections, a traceback each, and about each attempt to make a new one.
 
-    What was lost, and why, is told once, by who used it.
+    The caller says once that the broker is lost, and why.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
