@@ -31,12 +31,16 @@ CLIENT_ERRORS = (AMQPError, PAMQPException, OSError, EOFError)
 
 
 class _NoLosses(logging.Filter):
-    """Drops the library's tracebacks of lost connections: who used it tells what was lost, and why."""
+    """Drops the library's lines about lost connections, a traceback each, and about each attempt to make a new one.
+
+    The caller says once that the broker is lost, and why.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep everything but the end of a stream; a frame that cannot be read is no such end."""
+        """Keep everything but the end of a stream, and failed attempts; a frame that cannot be read is no such end."""
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        return not (isinstance(error, AMQPError) and isinstance(error.__cause__, EOFError | OSError))
+        is_lost = isinstance(error, AMQPError) and isinstance(error.__cause__, EOFError | OSError)
+        return not is_lost and not record.getMessage().startswith("error when creating transport")
 
 
 logging.getLogger("aiormq.connection").addFilter(_NoLosses())
