@@ -111,13 +111,20 @@ class Connector:
             yield
         except BrokerUnavailable:  # it is a ConnectionError, too
             raise
-        except (*CLIENT_ERRORS, RuntimeError) as error:
+        except Exception as error:
+            if not _is_of_the_library(error):
+                raise
             fix = "see the broker's log; taskcore doctor shows how the broker is set up"
             if isinstance(error, ChannelAccessRefused):
                 fix = "give this user the permission to configure, write or read it: rabbitmqctl set_permissions"
             raise BrokerUnavailable(
                 f"{action} failed: RabbitMQ at {self.address.url}", facts=[_describe(error)], fix=fix
             ) from error
+
+
+def _is_of_the_library(error: Exception) -> bool:
+    """Tell whether the client library raised it; a call whose channel is lost without a reason ends in a bare one."""
+    return isinstance(error, (*CLIENT_ERRORS, RuntimeError)) or type(error) is Exception
 
 
 class ReconnectingConnection:
