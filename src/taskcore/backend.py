@@ -7,7 +7,8 @@ protocols:
     Backend     publish · consume                     4 verbs in all: publish, receive, settle, extend
     Source      receive · settle · extend             one consumer's hold on some queues
     Admin       for people and for cancelling: counts, purge, remove, dead letters
-    Peeks       shows jobs that wait, where the broker can (docs/adr/0011)
+
+What only some brokers can is in taskcore.toolkit.capabilities (docs/adr/0011).
 
 Rules for every adapter:
   * No exception of a client library leaves it: only BrokerUnavailable (nothing was done) and programming errors.
@@ -18,9 +19,9 @@ Rules for every adapter:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -28,9 +29,8 @@ from taskcore.lifecycle import Verdict
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
-    "Admin", "Backend", "Delivery", "Duplicate", "Features", "Letter", "LetterWalk", "OpensQueues", "Outgoing", "Peeks",
-    "Place", "Published", "QueueStats", "Refused", "Source", "Stored", "Support", "Uncertain",
-    "VerdictRefused", "WaitingJob",
+    "Admin", "Backend", "Delivery", "Duplicate", "Features", "Letter", "LetterWalk", "Outgoing", "Place", "Published",
+    "QueueStats", "Refused", "Source", "Stored", "Support", "Uncertain", "VerdictRefused",
 ]  # fmt: skip
 
 
@@ -109,6 +109,7 @@ class Source(Protocol):
 
         :raises BrokerUnavailable: the broker cannot be reached.
         """
+        ...
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
         """Carry out the verdicts; returns the deliveries whose lease was lost, for which nothing was changed (C7).
@@ -116,12 +117,14 @@ class Source(Protocol):
         :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
         :raises VerdictRefused: a job is too large to be kept with its new trail, now or ever; it can still be buried.
         """
+        ...
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Start the leases anew, at full length; returns the deliveries whose lease was lost before.
 
         :raises BrokerUnavailable: leases are as they were.
         """
+        ...
 
 
 class Backend(Protocol):
@@ -130,43 +133,37 @@ class Backend(Protocol):
     @property
     def features(self) -> Features:
         """What this broker does by itself, what the adapter emulates, and what cannot be had."""
+        ...
 
     @property
     def admin(self) -> Admin:
         """Counts, purging, removing, dead letters."""
+        ...
 
     async def __aenter__(self) -> Self:
         """Connect, and check what is there.
 
         :raises BrokerUnavailable: it cannot be reached, or is not what it should be.
         """
+        ...
 
     async def __aexit__(self, *exc: object) -> None:
         """Disconnect; nothing durable is lost by it."""
+        ...
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Store the jobs; one answer for each, in order. What is answered Stored is durable when this returns (C1).
 
         :raises BrokerUnavailable: surely none of them was stored.
         """
+        ...
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
         """Make a source on these queues, earlier queues first; ``lease`` is in seconds.
 
         Leaving the context gives back nothing by itself: unsettled deliveries return when their lease ends.
         """
-
-
-@runtime_checkable
-class OpensQueues(Protocol):
-    """A broker on which the first jobs of a new queue wait, see ``Features.new_queue``."""
-
-    def open_queues(self, queues: Sequence[str], waits: Callable[[float], None]) -> None:
-        """Begin to open these queues, in the background; what fails is tried again by the first publish.
-
-        :param waits: called in the task of a publish that has to wait for a new queue, with the seconds that this adds
-            to its time.
-        """
+        ...
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────
@@ -217,12 +214,15 @@ class LetterWalk(Protocol):
 
     async def page(self, limit: int) -> Sequence[Letter]:
         """Return the next letters, roughly oldest first and at most ``limit``; none at the end."""
+        ...
 
     async def drop(self, letters: Sequence[Letter]) -> int:
         """Forget letters of this pass; returns how many were still there."""
+        ...
 
     async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
         """Publish jobs and drop their letters, as ``Admin.replay``; one answer for each, in order."""
+        ...
 
 
 class Admin(Protocol):
@@ -233,52 +233,47 @@ class Admin(Protocol):
 
     async def queues(self) -> Sequence[str]:
         """List the queues that exist."""
+        ...
 
     async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
         """Return how full each queue is, in order; zeros for one that does not exist. The cost grows with no count."""
+        ...
 
     async def purge(self, queue: str) -> int:
         """Forget all ready and scheduled jobs of the queue; returns how many. Running ones and dead letters stay."""
+        ...
 
     async def delete(self, queue: str) -> None:
         """Forget the queue itself and everything in it, dead letters included; nothing brings it back."""
+        ...
 
     async def remove(self, queue: str, job_id: str) -> bool:
         """Forget one ready or scheduled job; True if it was there, so that it will never be handed out."""
+        ...
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
         """Return a page of dead letters, oldest first: behind ``after``, a letter's id that may be gone by now."""
+        ...
 
     def walk(self, queue: str) -> AbstractAsyncContextManager[LetterWalk]:
         """Begin a pass over the dead letters of a queue."""
+        ...
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Find where a job is now; None if it is in none of these places (ended, unknown), or the broker cannot say."""
+        ...
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""
+        ...
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job and drop the letter; in one step where the broker can, else in this order."""
+        ...
 
     async def drop(self, letter_id: str) -> bool:
         """Forget a dead letter; False if there is none of that id."""
-
-
-class WaitingJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that waits, as the broker keeps it; ``due`` in seconds from now, None if it is ready."""
-
-    envelope: bytes
-    trail: bytes = b""
-    due: float | None = None
-
-
-@runtime_checkable
-class Peeks(Protocol):
-    """An admin whose broker shows jobs that wait without taking them, see ``Features.peek``."""
-
-    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
-        """Return the jobs that come next, at most ``limit``; they stay where they are."""
+        ...
 
 
 # ── what a broker can do, as data ────────────────────────────────────────────────────────────────
