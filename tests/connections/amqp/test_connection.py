@@ -145,7 +145,7 @@ def test_the_second_node_is_used(node):
         async with RabbitBackend(f"amqp://guest:guest@127.0.0.1:1,127.0.0.1:{node.port}/") as backend:
             return await backend.admin.stats(["nothing"])
 
-    assert anyio.run(main).ready == 0
+    assert anyio.run(main)[0].ready == 0
 
 
 def test_a_caller_that_is_cancelled_leaves_no_lock(node):
