@@ -47,9 +47,12 @@ __all__ = [
     "Skip",
     "Start",
     "StepKey",
+    "StepVerdict",
     "after_child",
     "after_children",
     "after_step",
+    "arguments_of",
+    "element_of",
     "judge_start",
 ]
 
@@ -82,10 +85,10 @@ class NotYet(NamedTuple):
     step: int
 
 
-Verdict: TypeAlias = Start | Skip | NotYet
+StepVerdict: TypeAlias = Start | Skip | NotYet
 
 
-def judge_start(plan: Plan, number: int, ended: Mapping[int, EndedStep | None]) -> Verdict:
+def judge_start(plan: Plan, number: int, ended: Mapping[int, EndedStep | None]) -> StepVerdict:
     """Decide whether a step starts, by the first table at the top of this file.
 
     :param ended: each step that it waits for; None if its outcome is not there.

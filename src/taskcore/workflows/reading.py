@@ -1,0 +1,120 @@
+"""Reading what the steps of workflows need: plans, which are remembered, and outcomes, many in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+
+from taskcore.records.names import outcome_name
+from taskcore.results import StoredOutcome, decode_outcome
+from taskcore.store import Store
+from taskcore.toolkit.batching import GroupCommit
+from taskcore.workflows.decide import EndedStep, StepKey, element_of
+from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
+from taskcore.workflows.names import list_name, plan_name, step_id, width_name
+from taskcore.workflows.outcomes import child_outcome
+from taskcore.workflows.plan import CHUNK, Plan, decode_plan
+
+__all__ = ["ListTooLarge", "Reader", "ended_step"]
+
+PLANS = 1_000  #: plans that are remembered; a plan never changes
+READS = 200  #: questions that share a round trip
+LIST_BYTES = 8 * 1024 * 1024  #: bytes that the list of a map's results may have
+
+
+class ListTooLarge(Exception):  # noqa: N818 - a fact about data
+    """The results of a map are too large for one argument."""
+
+
+class Question(NamedTuple):
+    """Records that one caller asks for together."""
+
+    names: Sequence[str]
+
+
+class Reader:
+    """Reads the records of workflows from any store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._plans: dict[str, Plan] = {}
+        self._reads = GroupCommit(self._answer, limit=READS, in_place=True)
+
+    async def values(self, names: Sequence[str]) -> Sequence[bytes | None]:
+        """Read records together with those that others ask for at this moment."""
+        return await self._reads.submit(Question(names))
+
+    async def _answer(self, questions: list[Question]) -> list[list[bytes | None]]:
+        names = [name for question in questions for name in question.names]
+        found = iter([None if record is None else record.value for record in await self._store.get_many(names)])
+        return [list(islice(found, len(question.names))) for question in questions]
+
+    async def plan(self, workflow: str) -> Plan | None:
+        """Read a plan; None if there is none.
+
+        :raises UnreadableRecord: it cannot be read (TC408).
+        """
+        plan = self._plans.get(workflow)
+        if plan is None:
+            [data] = await self.values([plan_name(workflow)])
+            if data is None:
+                return None
+            plan = decode_plan(data)
+            self.remember(workflow, plan)
+        return plan
+
+    def remember(self, workflow: str, plan: Plan) -> None:
+        """Keep a plan in mind."""
+        self._plans[workflow] = plan
+        while len(self._plans) > PLANS:
+            del self._plans[next(iter(self._plans))]
+
+    async def width(self, workflow: str, plan: Plan, number: int) -> int | None:
+        """Find how many children a map has; None if that is not decided."""
+        while (over := plan.steps[number].over) is not None and over.items is None and plan.is_paired(number):
+            number = over.step or 0
+        if over is not None and over.items is not None:
+            return over.items
+        [data] = await self.values([width_name(workflow, number)])
+        return None if data is None else int(data)
+
+    async def chunk(self, workflow: str, number: int, chunk: int) -> list[bytes] | None:
+        """Read a part of a list that was known when the workflow was sent; None if it is gone."""
+        [data] = await self.values([list_name(workflow, number, chunk)])
+        return None if data is None else [bytes(raw) for raw in msgspec.json.decode(data, type=list[msgspec.Raw])]
+
+    async def children(self, workflow: str, plan: Plan, number: int, width: int, *, outcomes: bool) -> EndedStep | None:
+        """Join what the children of a map came to into one list; None if an outcome is not there.
+
+        :param outcomes: how each ended, in place of the results of those that have one.
+        :raises ListTooLarge: it is too large for one argument.
+        """
+        step, parts, size = plan.steps[number], [], 0
+        for start in range(0, width, CHUNK):
+            indices = range(start, min(start + CHUNK, width))
+            found = await self.values([outcome_name(step_id(workflow, StepKey(number, index))) for index in indices])
+            for data in found:
+                if data is None:
+                    return None
+                stored = decode_outcome(data)
+                if outcomes:
+                    part: bytes | None = child_outcome(stored, skipped=stored.state == "cancelled")
+                else:
+                    part = element_of(step, ended_step(stored))
+                if part is not None:
+                    parts.append(part)
+                    size += len(part) + 1
+            if size > LIST_BYTES:
+                raise ListTooLarge(f"the results of {step.name} have more than {LIST_BYTES:,} bytes together")
+        return EndedStep(SUCCEEDED, b"[" + b",".join(parts) + b"]")
+
+
+HOW: dict[str, Mark] = {"succeeded": SUCCEEDED, "dead": FAILED, "expired": FAILED, "cancelled": SKIPPED}
+
+
+def ended_step(stored: StoredOutcome) -> EndedStep:
+    """Translate how a step's job ended into what its followers ask for."""
+    return EndedStep(HOW[stored.state], bytes(stored.result) or b"null")
