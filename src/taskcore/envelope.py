@@ -244,10 +244,12 @@ class NewerFormat(MalformedEnvelope):
     """The envelope has a newer format than this program reads; a newer worker can read it.
 
     :ivar job_id, task: as far as they can be read.
+    :ivar data: the bytes of the envelope, for a feature that knows the format.
     """
 
     job_id = "?"
     task = "?"
+    data = b""
 
 
 class _AnyFormat(msgspec.Struct):
@@ -270,7 +272,7 @@ def _newer_format(data: bytes) -> NewerFormat | None:
         facts=[f"this worker reads format {FORMAT}"],
         fix="upgrade the workers before the senders, then replay the dead letter",
     )
-    error.job_id, error.task = head.id[:ID_LIMIT], head.task[:ID_LIMIT]
+    error.job_id, error.task, error.data = head.id[:ID_LIMIT], head.task[:ID_LIMIT], data
     return error
 
 

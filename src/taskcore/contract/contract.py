@@ -69,6 +69,15 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def __repr__(self) -> str:
         return f"<Contract {self.name} version {self.version}: {self.signature}>"
 
+    @property
+    def result_annotation(self) -> Any:
+        """The type of the result."""
+        return self._result.annotation
+
+    def annotation_of(self, parameter: str) -> Any:
+        """Return the type of a parameter."""
+        return next(each.annotation for each in self._parameters if each.name == parameter)
+
     # the caller's side
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:

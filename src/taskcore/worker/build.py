@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
+from taskcore.lifecycle import Outcome
 from taskcore.records import Records
 from taskcore.task import Task
 from taskcore.worker.build_performer import build_performer
@@ -24,6 +26,7 @@ __all__ = ["Hooks", "WorkerParts", "build_parts"]
 CANCELLING = "taskcore.cancelling"  #: the feature room that keeps cancelled jobs from starting, if the broker cannot
 KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
 ROSTER = "taskcore.roster"  #: the feature that tells the store which workers live
+WORKFLOWS = "taskcore.workflows.worker"  #: the feature room that performs the steps of workflows
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
 
 
@@ -95,6 +98,8 @@ def build_parts(
         behind=keeper.behind,
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
+    if records is not None:
+        performer.newer_formats = partial(_workflows, performer, settler, components, options.name)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
@@ -105,3 +110,13 @@ def build_parts(
     if options.heartbeat is not None and components.store is not None:
         services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)
+
+
+async def _workflows(
+    performer: Performer, settler: Settler, components: Components, name: str, job: Execution, slot: Slot
+) -> Outcome | None:
+    """Build the part of a worker that performs workflows, when the first job of one comes."""
+    room = import_module(WORKFLOWS).WorkflowRoom(performer, settler.records, components, name)
+    settler.records, performer.newer_formats = room.settler, room.perform
+    outcome: Outcome | None = await room.perform(job, slot)
+    return outcome

@@ -58,7 +58,7 @@ class Performer:
         ack_early: Callable[[Execution], Awaitable[bool]],
         result_limit: int,
     ) -> None:
-        self._tasks = tasks
+        self.tasks = tasks
         self._events = components.events
         self._clock = components.clock
         self._admission = admission
@@ -70,6 +70,8 @@ class Performer:
         self._result_limit = result_limit
         self.runners = runners
         self.failures = failures
+        #: Performs jobs whose envelopes have a newer format; None where no feature knows it.
+        self.newer_formats: Callable[[Execution, Slot], Awaitable[Outcome | None]] | None = None
         #: Goes around each run; the builder puts middleware there.
         self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
@@ -81,6 +83,8 @@ class Performer:
         early = self._decode(job)
         task = job.task
         if early is not None or task is None:
+            if job.beyond is not None and self.newer_formats is not None:
+                return await self.newer_formats(job, slot)
             return early if task is None else finish_unrun(job, early)
         delivery, options = job.delivery, task.options
         alone = False
@@ -120,10 +124,11 @@ class Performer:
             if job.delivery.trail and job.trail is NOTHING_YET:
                 job.trail = decode_trail(job.delivery.trail)
         except NewerFormat as error:
+            job.beyond = error
             return Unregistered(error.what, self._clock())
         except MalformedEnvelope as error:
             return Malformed(error.what)
-        task = self._tasks.get(envelope.task)
+        task = self.tasks.get(envelope.task)
         if task is None:
             if not is_name(envelope.task):
                 return Malformed(f"{envelope.task[:NAME_SHOWN]!r} cannot be the name of a task")

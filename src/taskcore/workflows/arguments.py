@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
+import msgspec
+
 from taskcore.contract import Contract, compile_contract
 from taskcore.contract.codec import describe
 from taskcore.errors import InvalidArguments
@@ -14,7 +16,7 @@ from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.fits import fits
 from taskcore.workflows.output import Output, output_in
 
-__all__ = ["StepArguments", "bind_step", "first_parameter"]
+__all__ = ["StepArguments", "bind_step", "check_fit", "first_parameter", "pack_element"]
 
 
 class StepArguments(NamedTuple):
@@ -98,12 +100,14 @@ def _without(contract: Contract, names: frozenset[str]) -> Contract:
     return compile_contract(rest, name=contract.name)
 
 
-def check_fit(contract: Contract, name: str, output: Output) -> None:
+def check_fit(contract: Contract, name: str, output: Output, *, of_elements: bool = False) -> None:
     """Refuse an output whose type cannot fit a parameter.
 
     :raises InvalidWorkflow: it does not.
     """
     wanted = contract.annotation_of(name)
+    if of_elements:
+        wanted = list[wanted]  # type: ignore[valid-type]  # a type at run time
     if not fits(output._annotation, wanted):  # noqa: SLF001 - an output has no public side
         raise InvalidWorkflow(
             f"{contract.name}: {name} takes {describe(wanted)}, and {output._source} returns "  # noqa: SLF001
@@ -111,3 +115,13 @@ def check_fit(contract: Contract, name: str, output: Output) -> None:
             facts=[f"contract: {contract.signature}"],
             fix="put a task between them that turns the one into the other",
         )
+
+
+def pack_element(contract: Contract, name: str, value: Any) -> bytes:
+    """Check and pack one element of a map.
+
+    :raises InvalidArguments: it does not fit (TC302).
+    """
+    others = frozenset(contract.parameters) - {name}
+    payload = _without(contract, others).pack((), {name: value})
+    return bytes(msgspec.json.decode(payload, type=dict[str, msgspec.Raw])[name])

@@ -18,7 +18,7 @@ import msgspec
 from taskcore.options import CallOptions
 from taskcore.task import Call, Task
 from taskcore.toolkit.units import Duration, seconds_of
-from taskcore.workflows.arguments import bind_step, check_fit, first_parameter
+from taskcore.workflows.arguments import bind_step, check_fit, first_parameter, pack_element
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.outcomes import ChildOutcome
 from taskcore.workflows.output import Output, output_in
@@ -300,5 +300,5 @@ class Workflow:
                 raise InvalidWorkflow(
                     f"map over more than {MAP_LIMIT:,} elements", fix="give each child several elements"
                 )
-            packed.append(task.contract.pack_one(element, item))
+            packed.append(pack_element(task.contract, element, item))
         return packed
