@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from taskcore.deadletter import DeadLetterHook, DeadLetters
     from taskcore.schedules import Declarations, Schedules
     from taskcore.worker.hosting import Attend
+    from taskcore.workflows import Workflow, WorkflowOptions, Workflows
 
 __all__ = ["App"]
 
@@ -269,6 +270,19 @@ class App(Router):
     def schedules(self) -> Schedules:
         """Put, read, pause, remove and fire schedules while the program runs."""
         return self.schedule.schedules
+
+    # ── workflows ──
+
+    def workflow(self, name: str, **options: Unpack[WorkflowOptions]) -> Workflow:
+        """Begin a workflow: add steps to it, then submit it."""
+        return self.workflows.begin(name, options)
+
+    @cached_property
+    def workflows(self) -> Workflows:
+        """Ask for workflows that were sent."""
+        from taskcore.workflows import Workflows  # noqa: PLC0415 - many programs have no workflows
+
+        return Workflows(self._host, self.settings, self._tasks, lambda: self.components)
 
     def worker_services(self) -> Services:
         """Return the parts that a worker of this app runs beside its jobs; for the test kit and for tools."""

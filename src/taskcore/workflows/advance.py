@@ -21,7 +21,7 @@ from taskcore.records.names import outcome_name
 from taskcore.results import CANCELLED, EXPIRED, StoredOutcome, decode_outcome, encode_outcome
 from taskcore.store import ABSENT, Store, Write
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.workflows.decide import Consequence, MarkToSet, StepKey, after_child, after_children, after_step
+from taskcore.workflows.decide import Consequence, MarkToSet, StepKey, after_child, after_children, after_no_children, after_step
 from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.mark_records import MarkRecords, NewMarks
 from taskcore.workflows.marks import LEAF, SUCCEEDED, Mark, Tally, is_full, mark, place_of
@@ -78,7 +78,7 @@ class Advancer:
     :param spread: the broker deals jobs to workers one by one.
     """
 
-    def __init__(self, store: Store, reader: Reader, sender: StepSender, *, now: float = 0.0, spread: bool) -> None:
+    def __init__(self, store: Store, reader: Reader, sender: StepSender, *, spread: bool) -> None:
         self._store = store
         self._reader = reader
         self._sender = sender
@@ -116,6 +116,8 @@ class Advancer:
                 name = map_name(of.workflow, of.step, place.leaf)
                 new = NewMarks(name, mark(place.position, end.how), _life(plan, now))
                 found.groups.append(_Group(end, new, place.members, leaf=place.leaf))
+        elif of.part == "expand":
+            self._take(found, end, after_no_children(plan, of.step, end.how), now)
         else:
             self._take(found, end, after_step(plan, of.step, end.how), now)
 

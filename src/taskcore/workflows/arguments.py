@@ -14,7 +14,7 @@ from taskcore.contract.codec import describe
 from taskcore.errors import InvalidArguments
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.fits import fits
-from taskcore.workflows.output import Output, output_in
+from taskcore.workflows.output import OutputFacts, output_in
 
 __all__ = ["StepArguments", "bind_step", "check_fit", "first_parameter", "pack_element"]
 
@@ -27,7 +27,7 @@ class StepArguments(NamedTuple):
     """
 
     known: bytes
-    taken: Mapping[str, Output]
+    taken: Mapping[str, OutputFacts]
 
 
 def bind_step(
@@ -42,7 +42,7 @@ def bind_step(
     names = positional_of(contract)
     if element is not None:
         names = [name for name in names if name != element]
-    taken: dict[str, Output] = {}
+    taken: dict[str, OutputFacts] = {}
     for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
         output = output_in(value)
         if output is not None:
@@ -77,7 +77,8 @@ def first_parameter(contract: Contract) -> str:
     names = positional_of(contract)
     if not names:
         raise InvalidWorkflow(
-            f"{contract.name} takes no value by position", facts=[contract.signature],
+            f"{contract.name} takes no value by position",
+            facts=[contract.signature],
             fix="give it a first parameter that takes the value, or use workflow.step(task, name=other.out)",
         )
     return names[0]
@@ -100,7 +101,7 @@ def _without(contract: Contract, names: frozenset[str]) -> Contract:
     return compile_contract(rest, name=contract.name)
 
 
-def check_fit(contract: Contract, name: str, output: Output, *, of_elements: bool = False) -> None:
+def check_fit(contract: Contract, name: str, output: OutputFacts, *, of_elements: bool = False) -> None:
     """Refuse an output whose type cannot fit a parameter.
 
     :raises InvalidWorkflow: it does not.
@@ -108,10 +109,10 @@ def check_fit(contract: Contract, name: str, output: Output, *, of_elements: boo
     wanted = contract.annotation_of(name)
     if of_elements:
         wanted = list[wanted]  # type: ignore[valid-type]  # a type at run time
-    if not fits(output._annotation, wanted):  # noqa: SLF001 - an output has no public side
+    if not fits(output.annotation, wanted):
         raise InvalidWorkflow(
-            f"{contract.name}: {name} takes {describe(wanted)}, and {output._source} returns "  # noqa: SLF001
-            f"{describe(output._annotation)}",  # noqa: SLF001
+            f"{contract.name}: {name} takes {describe(wanted)}, and {output.source} returns "
+            f"{describe(output.annotation)}",
             facts=[f"contract: {contract.signature}"],
             fix="put a task between them that turns the one into the other",
         )

@@ -1,28 +1,26 @@
 """Building a workflow: steps, their values, their policies; checked as they are written, and sent as one plan.
 
-    workflow = app.workflow("site-report")
-    page = workflow.step(fetch, "https://example.org")             Step[Page]
-    words = workflow.step(count, page.out, deep=True)              Step[int]
-    found = workflow.step(links, page.out, limit=10).otherwise([])
-    done = workflow.step(report, words.out, found.out)
-    run = await workflow.submit(done)                              Run[str]
+workflow = app.workflow("site-report")
+page = workflow.step(fetch, "https://example.org")             Step[Page]
+words = workflow.step(count, page.out, deep=True)              Step[int]
+found = workflow.step(links, page.out, limit=10).otherwise([])
+done = workflow.step(report, words.out, found.out)
+run = await workflow.submit(done)                              Run[str]
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
 
-from taskcore.options import CallOptions
 from taskcore.task import Call, Task
-from taskcore.toolkit.units import Duration, seconds_of
 from taskcore.workflows.arguments import bind_step, check_fit, first_parameter, pack_element
 from taskcore.workflows.errors import InvalidWorkflow
-from taskcore.workflows.outcomes import ChildOutcome
-from taskcore.workflows.output import Output, output_in
+from taskcore.workflows.output import OutputFacts, output_in
 from taskcore.workflows.plan import MAP_LIMIT, STEPS_LIMIT, Over, StepPlan, Value
+from taskcore.workflows.steps import MapStep, Step
 
 if TYPE_CHECKING:
     from taskcore.workflows.run import Run
@@ -45,145 +43,24 @@ class TakesFirst(Protocol[A_contra, P, R_co]):
         ...
 
 
-class Step(Generic[R]):
-    """A step of a workflow that is being built; each method changes it and returns it."""
+class Sends(Protocol):
+    """Sends a workflow that is built."""
 
-    def __init__(self, workflow: Workflow, number: int, task: Task[Any, R]) -> None:
-        self._workflow = workflow
-        self._number = number
-        self._task = task
-        self._values = (number,)
-
-    def __repr__(self) -> str:
-        return f"<Step {self._number} {self.plan.name}>"
-
-    @property
-    def plan(self) -> StepPlan:
-        """The step as it will be sent."""
-        return self._workflow.steps[self._number]
-
-    @property
-    def out(self) -> R:
-        """Stand for the step's result; give it as a whole to another step.
-
-        For type checkers it is the result. Any other use of it raises :class:`InvalidWorkflow` (TC311).
-        """
-        annotation = self._task.contract.result_annotation
-        return cast("R", Output(self._workflow, Value(self._values), annotation, self.plan.name))
-
-    def after(self, *steps: Step[Any]) -> Step[R]:
-        """Start after these steps have ended, however they end."""
-        numbers = tuple(self._workflow.number_of(step, before=self._number) for step in steps)
-        return self._changed(after=(*self.plan.after, *numbers))
-
-    def when(self, flag: bool, /) -> Step[R]:  # noqa: FBT001 - an output of a step
-        """Run only if a value is true, else the step is skipped; so are the steps that take its result."""
-        output = output_in(flag)
-        if output is None or output._annotation is not bool:  # noqa: SLF001 - an output has no public side
-            raise InvalidWorkflow(
-                f"{self.plan.name}: `when` takes the result of a step that returns a bool, not {flag!r}",
-                fix="workflow.step(…).when(other.out)",
-            )
-        return self._changed(when=self._workflow.value_of(output, before=self._number))
-
-    @overload
-    def otherwise(self, value: R, /) -> Step[R]: ...
-    @overload
-    def otherwise(self, value: B, /) -> Step[R | B]: ...
-    def otherwise(self, value: Any, /) -> Any:
-        """Let a value count as the result if the step fails or is skipped.
-
-        :raises InvalidWorkflow: the value cannot travel (TC311).
-        """
-        try:
-            packed = msgspec.json.encode(value)
-        except Exception as error:
-            raise InvalidWorkflow(f"{self.plan.name}: the value of `otherwise` cannot travel: {error}") from error
-        return self._changed(default=msgspec.Raw(packed), goes_on=True)
-
-    def otherwise_run(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Step[R]:
-        """Run another task if the step fails or is skipped; its result counts."""
-        self._changed(goes_on=True)
-        other = self._workflow.step(task, *args, **kwargs)
-        other._changed(unless=self._number)
-        self._values = (*self._values, *other._values)
-        return self
-
-    def skip(self) -> Step[R]:
-        """Let the workflow go on if the step fails; the steps that take its result are skipped."""
-        return self._changed(goes_on=True)
-
-    def named(self, name: str) -> Step[R]:
-        """Give the step a name of its own, for people; the default is that of its task."""
-        if any(step.name == name for step in self._workflow.steps):
-            raise InvalidWorkflow(f"two steps cannot both be called {name!r}", fix="give one of them another name")
-        return self._changed(name=name)
-
-    def _changed(self, **changes: Any) -> Step[R]:
-        self._workflow.steps[self._number] = msgspec.structs.replace(self.plan, **changes)
-        return self
-
-
-class MapStep(Generic[R]):
-    """A step that is one job for each element of a list."""
-
-    def __init__(self, step: Step[R]) -> None:
-        self._step = step
-
-    def __repr__(self) -> str:
-        return f"<MapStep {self._step.plan.name}>"
-
-    @property
-    def out(self) -> list[R]:
-        """Stand for the list of results, in the order of the elements."""
-        return cast("list[R]", self._output(list[self._step._task.contract.result_annotation]))  # type: ignore[name-defined]
-
-    def outcomes(self, at_least: float = 0.0) -> list[ChildOutcome[R]]:
-        """Stand for the list of how each child ended; the workflow goes on if some have failed.
-
-        :param at_least: the share of children that have to succeed; with fewer the workflow fails.
-        :raises InvalidWorkflow: that is no share from 0 to 1 (TC311).
-        """
-        if not 0 <= at_least <= 1:
-            raise InvalidWorkflow(f"at_least={at_least!r} is not a share from 0 to 1", fix="for example at_least=0.9")
-        self._step._changed(at_least=float(at_least))
-        annotation = list[ChildOutcome[self._step._task.contract.result_annotation]]  # type: ignore[name-defined]
-        return cast("list[ChildOutcome[R]]", self._output(annotation, outcomes=True))
-
-    def otherwise(self, value: R, /) -> MapStep[R]:
-        """Let a value stand in the list for each child that fails or is skipped."""
-        self._step.otherwise(value)
-        return self
-
-    def skip(self) -> MapStep[R]:
-        """Leave children that fail out of the list."""
-        self._step.skip()
-        return self
-
-    def after(self, *steps: Step[Any]) -> MapStep[R]:
-        """Start after these steps have ended, however they end."""
-        self._step.after(*steps)
-        return self
-
-    def when(self, flag: bool, /) -> MapStep[R]:  # noqa: FBT001 - an output of a step
-        """Run only if a value is true."""
-        self._step.when(flag)
-        return self
-
-    def _output(self, annotation: Any, *, outcomes: bool = False) -> Output:
-        step = self._step
-        return Output(step._workflow, Value((step._number,), outcomes), annotation, step.plan.name)
+    async def __call__(self, workflow: Workflow, last: Step[R], /) -> Run[R]:
+        """Send it."""
+        ...
 
 
 class Workflow:
     """A workflow that is being built: :meth:`step` and :meth:`map` add to it, ``submit`` sends it.
 
     :param name: for people.
-    :param options: those of the calls of its steps, where a step has none of its own.
+    :param send: sends it, once its last step is known.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, send: Sends) -> None:
         self.name = name
+        self._send = send
         self.steps: list[StepPlan] = []
         self.lists: dict[int, Sequence[bytes]] = {}
 
@@ -200,9 +77,7 @@ class Workflow:
         takes = {name: self.value_of(output) for name, output in bound.taken.items()}
         return self._add(task, known=bound.known, takes=takes)
 
-    def map(
-        self, task: TakesFirst[A, P, R], items: Iterable[A], /, *args: P.args, **kwargs: P.kwargs
-    ) -> MapStep[R]:
+    def map(self, task: TakesFirst[A, P, R], items: Iterable[A], /, *args: P.args, **kwargs: P.kwargs) -> MapStep[R]:
         """Add a step that runs once for each element of a list: one that exists now, or the ``out`` of a step.
 
         :param task: its first parameter takes an element.
@@ -222,6 +97,16 @@ class Workflow:
             self.lists[len(self.steps)] = elements
         return MapStep(self._add(real, known=bound.known, takes=takes, over=over))
 
+    async def submit(self, last: Step[R]) -> Run[R]:
+        """Send the workflow; its result is that of this step.
+
+        :raises InvalidWorkflow: it cannot run as it is written (TC311).
+        :raises StoreRequired: the app has no store (TC105).
+        :raises EnqueueRefused: surely not sent: a queue is full, … (TC203).
+        :raises BrokerUnavailable: broker or store cannot be reached (TC201).
+        """
+        return await self._send(self, last)
+
     def _add(self, task: Task[Any, R], *, known: bytes, takes: dict[str, Value], over: Over | None = None) -> Step[R]:
         if task.spec.delivery == "at_most_once":
             raise InvalidWorkflow(
@@ -230,7 +115,8 @@ class Workflow:
             )
         if len(self.steps) >= STEPS_LIMIT:
             raise InvalidWorkflow(
-                f"a workflow has at most {STEPS_LIMIT:,} steps", fix="use map for many jobs of one task, or continue_with"
+                f"a workflow has at most {STEPS_LIMIT:,} steps",
+                fix="use map for many jobs of one task, or continue_with",
             )
         name = self._free_name(task.name)
         self.steps.append(
@@ -248,19 +134,21 @@ class Workflow:
 
     def _free_name(self, name: str) -> str:
         taken = {step.name for step in self.steps}
-        return next(one for one in (name, *(f"{name}-{number}" for number in range(2, STEPS_LIMIT + 2))) if one not in taken)
+        return next(
+            one for one in (name, *(f"{name}-{number}" for number in range(2, STEPS_LIMIT + 2))) if one not in taken
+        )
 
-    def value_of(self, output: Output, *, before: int | None = None) -> Value:
+    def value_of(self, output: OutputFacts, *, before: int | None = None) -> Value:
         """Take the value of an output of this workflow.
 
         :param before: the number of the step that takes it.
         :raises InvalidWorkflow: it is another workflow's, or that of a later step (TC311).
         """
-        value = output._value  # noqa: SLF001 - an output has no public side
-        self._check_own(output._workflow, output._source)  # noqa: SLF001
+        value = output.value
+        self._check_own(output.workflow, output.source)
         if before is not None and max(value.of) >= before:
             raise InvalidWorkflow(
-                f"{self.steps[before].name} cannot wait for {output._source}, which was added after it",  # noqa: SLF001
+                f"{self.steps[before].name} cannot wait for {output.source}, which was added after it",
                 fix="add steps in the order in which they wait for each other",
             )
         return value
@@ -270,31 +158,31 @@ class Workflow:
 
         :raises InvalidWorkflow: it is another workflow's, or a later one (TC311).
         """
-        one = step._step if isinstance(step, MapStep) else step  # noqa: SLF001 - the same room
-        self._check_own(one._workflow, one.plan.name)  # noqa: SLF001
-        if one._number >= before:  # noqa: SLF001
+        one = step.step if isinstance(step, MapStep) else step
+        self._check_own(one.workflow, one.plan.name)
+        if one.number >= before:
             raise InvalidWorkflow(
                 f"{self.steps[before].name} cannot wait for {one.plan.name}, which was added after it",
                 fix="add steps in the order in which they wait for each other",
             )
-        return one._number  # noqa: SLF001
+        return one.number
 
     def _check_own(self, workflow: object, name: str) -> None:
         if workflow is not self:
             raise InvalidWorkflow(f"{name} is a step of another workflow", fix="build both in one workflow")
 
-    def _step_of_list(self, task: Task[Any, Any], element: str, output: Output) -> int:
+    def _step_of_list(self, task: Task[Any, Any], element: str, output: OutputFacts) -> int:
         value = self.value_of(output)
         if len(value.of) > 1 or value.outcomes:
             raise InvalidWorkflow(
-                f"{task.name} cannot map over {output._source}, which has several sources",  # noqa: SLF001
+                f"{task.name} cannot map over {output.source}, which has several sources",
                 fix="put a task between them that returns the list",
             )
         check_fit(task.contract, element, output, of_elements=True)
         return value.of[0]
 
     def _elements(self, task: Task[Any, Any], element: str, items: Iterable[Any]) -> list[bytes]:
-        packed = []
+        packed: list[bytes] = []
         for item in items:
             if len(packed) >= MAP_LIMIT:
                 raise InvalidWorkflow(

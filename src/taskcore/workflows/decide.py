@@ -50,6 +50,7 @@ __all__ = [
     "StepVerdict",
     "after_child",
     "after_children",
+    "after_no_children",
     "after_step",
     "arguments_of",
     "element_of",
@@ -103,6 +104,10 @@ def judge_start(plan: Plan, number: int, ended: Mapping[int, EndedStep | None]) 
             return Skip("its condition is not true" if flag is not None else "its condition has no value")
     if step.unless is not None and _value_of(Value((step.unless,)), plan, ended) is not None:
         return Skip(f"{plan.steps[step.unless].name} has a result")
+    if step.over is not None and step.over.step is not None and not plan.is_paired(number):
+        source = Value((step.over.step,))
+        if _value_of(source, plan, ended) is None:
+            return Skip(f"{_names(plan, source)} has no list")
     args = {}
     for parameter, value in step.takes.items():
         found = _value_of(value, plan, ended)
@@ -137,7 +142,7 @@ class StepKey(NamedTuple):
     """
 
     step: int
-    index: int | None = None
+    child: int | None = None
 
 
 class MarkToSet(NamedTuple):
@@ -191,12 +196,23 @@ def after_step(plan: Plan, number: int, how: Mark) -> Consequence:
     return Consequence(marks=(MarkToSet(len(plan.steps), plan.ends.index(number), len(plan.ends), how),))
 
 
+def after_no_children(plan: Plan, number: int, how: Mark) -> Consequence:
+    """Decide what follows when a map has no children: its list is empty, or it is skipped; so have those paired with it."""
+    each = [after_step(plan, one, how) for one in plan.lengths_with(number)]
+    return Consequence(
+        tuple(key for one in each for key in one.publish),
+        tuple(mark for one in each for mark in one.marks),
+        any(one.over for one in each),
+        any(one.fails for one in each),
+    )
+
+
 def after_child(plan: Plan, key: StepKey, how: Mark) -> Consequence:
     """Decide what follows when one child of a map has ended, beside its mark among the children."""
     step = plan.steps[key.step]
     if how is FAILED and not _goes_on_without(step):
         return FAILS
-    paired = (StepKey(one, key.index) for one in plan.followers[key.step] if plan.is_paired(one))
+    paired = (StepKey(one, key.child) for one in plan.followers[key.step] if plan.is_paired(one))
     return Consequence(publish=tuple(paired))
 
 

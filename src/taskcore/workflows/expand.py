@@ -21,10 +21,10 @@ from taskcore.workflows.plan import CHUNK, MAP_LIMIT, Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import Reader
 
-__all__ = ["Expanded", "NoList", "expand"]
+__all__ = ["Expanded", "NoList", "expand", "write_width"]
 
 
-class NoList(Exception):  # noqa: N818 - a fact about data
+class NoList(Exception):
     """There is no list to map over, and why."""
 
 
@@ -38,9 +38,7 @@ class Expanded(NamedTuple):
     width: int
 
 
-async def expand(
-    reader: Reader, store: Store, sender: StepSender, plan: Plan, of: PartOf, keep: float
-) -> Expanded:
+async def expand(reader: Reader, store: Store, sender: StepSender, plan: Plan, of: PartOf, keep: float) -> Expanded:
     """Prepare the children of one part of a map; the first part also prepares the expansions of the others.
 
     :raises NoList: the list is gone, too long, or no list.
@@ -60,9 +58,8 @@ async def expand(
     first = of.index * CHUNK
     if len(elements) < min(CHUNK, width - first):
         raise NoList(f"a part of the list of {plan.steps[of.step].name} is gone from the store")
-    if of.index == 0 and over.items is None:
-        name = width_name(of.workflow, of.step)
-        await store.put_many([Write(key=name, value=str(width).encode(), expect=ABSENT, keep=keep)])
+    if of.index == 0:
+        await write_width(store, of, width, keep)
     messages = [
         sender.message(
             of.workflow,
@@ -77,6 +74,12 @@ async def expand(
         parts = range(1, -(-width // CHUNK))
         messages = [sender.expansion(of.workflow, plan, of.step, part, width) for part in parts] + messages
     return Expanded(messages, width)
+
+
+async def write_width(store: Store, of: PartOf, width: int, keep: float) -> None:
+    """Write how many children a map has; what is there already stands, and is the same."""
+    name = width_name(of.workflow, of.step)
+    await store.put_many([Write(key=name, value=str(width).encode(), expect=ABSENT, keep=keep)])
 
 
 async def _returned(reader: Reader, workflow: str, source: int, plan: Plan) -> list[bytes]:

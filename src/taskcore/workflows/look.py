@@ -1,4 +1,4 @@
-"""The look before a step starts: has it ended already, has its workflow stopped, what do the steps before it say?
+"""The look before a step starts: at its own outcome, at its workflow, and at the steps before it.
 
 Every start looks, the first delivery too: a worker that lost its lease may publish a step a second time, and that copy
 was never handed out before.
@@ -12,10 +12,10 @@ from taskcore.records.names import outcome_name
 from taskcore.results import decode_outcome
 from taskcore.workflows.decide import EndedStep, NotYet, Skip, Start, StepKey, StepVerdict, element_of, judge_start
 from taskcore.workflows.envelope import PartOf
-from taskcore.workflows.marks import SUCCEEDED
+from taskcore.workflows.marks import SKIPPED, SUCCEEDED
 from taskcore.workflows.names import step_id, stop_name
 from taskcore.workflows.plan import Plan
-from taskcore.workflows.reading import Reader, ended_step
+from taskcore.workflows.reading import SKIPPED_MAP, Reader, ended_step
 
 __all__ = ["Looked", "look"]
 
@@ -78,6 +78,10 @@ async def _load_lists(reader: Reader, plan: Plan, of: PartOf, ended: dict[int, E
                     ended[number] = None
                 else:
                     ended[number] = await reader.children(of.workflow, plan, number, width, outcomes=value.outcomes)
+    over = plan.steps[of.step].over
+    if over is not None and over.step is not None and plan.steps[over.step].over is not None:
+        width = await reader.width(of.workflow, plan, over.step)
+        ended[over.step] = None if width is None else EndedStep(SKIPPED if width == SKIPPED_MAP else SUCCEEDED)
 
 
 def _judge_paired(plan: Plan, number: int, source: int, child: EndedStep | None) -> StepVerdict:

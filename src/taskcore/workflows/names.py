@@ -19,7 +19,17 @@ from uuid import UUID
 
 from taskcore.workflows.decide import StepKey
 
-__all__ = ["begin_id", "expand_id", "gate_name", "list_name", "map_name", "plan_name", "step_id", "stop_name", "width_name"]
+__all__ = [
+    "begin_id",
+    "expand_id",
+    "gate_name",
+    "list_name",
+    "map_name",
+    "plan_name",
+    "step_id",
+    "stop_name",
+    "width_name",
+]
 
 
 def plan_name(workflow: str) -> str:
@@ -54,7 +64,7 @@ def map_name(workflow: str, step: int, leaf: int | None = None) -> str:
 
 def step_id(workflow: str, key: StepKey) -> str:
     """Derive the id of a step's job."""
-    return _derived(f"step|{workflow}|{key.step}|{'' if key.index is None else key.index}")
+    return _derived(f"step|{workflow}|{key.step}|{'' if key.child is None else key.child}")
 
 
 def expand_id(workflow: str, step: int, chunk: int) -> str:

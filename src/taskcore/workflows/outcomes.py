@@ -1,8 +1,8 @@
 """How the children of a map ended, as a task gets it that takes ``pages.outcomes()``.
 
-    @app.task
-    async def total(counts: list[ChildOutcome[int]]) -> int:
-        return sum(one.value for one in counts if isinstance(one, ChildValue))
+@app.task
+async def total(counts: list[ChildOutcome[int]]) -> int:
+    return sum(one.value for one in counts if isinstance(one, ChildValue))
 """
 
 from __future__ import annotations

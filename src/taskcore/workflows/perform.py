@@ -27,12 +27,12 @@ from taskcore.store import Store
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.workflows.decide import NotYet, Skip, arguments_of
 from taskcore.workflows.envelope import PartOf, StepEnvelope, decode_step, ordinary
-from taskcore.workflows.expand import NoList, expand
+from taskcore.workflows.expand import NoList, expand, write_width
 from taskcore.workflows.look import Looked, look
 from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
 from taskcore.workflows.plan import Plan, StepPlan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import ListTooLarge, Reader
+from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, Reader
 
 __all__ = ["StepInHand", "StepPerformer"]
 
@@ -125,6 +125,8 @@ class StepPerformer:
             name = hand.plan.steps[looked.verdict.step].name
             return Deferred(min(waited, NOT_YET_LONGEST), f"the outcome of {name} is not stored yet")
         if isinstance(looked.verdict, Skip):
+            if envelope.of.part == "expand":
+                await write_width(self._store, envelope.of, SKIPPED_MAP, self._life(hand.plan))
             hand.how, hand.advances = SKIPPED, True
             return CancelledBefore()
         if envelope.of.part == "expand":

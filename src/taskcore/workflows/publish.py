@@ -1,4 +1,4 @@
-"""Publishing the jobs of a workflow, under ids that follow from it; a repeat is noticed by the broker, or by the look."""
+"""Publishing the jobs of a workflow under ids that follow from it, so that a repeat is noticed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class StepSender:
 
     def message(self, workflow: str, plan: Plan, key: StepKey, *, width: int = 0, args: bytes = b"{}") -> Outgoing:
         """Make the message of a step, of a child of a map, or of a map's first expansion."""
-        if key.index is not None:
-            of = PartOf(workflow=workflow, part="child", step=key.step, index=key.index, width=width)
+        if key.child is not None:
+            of = PartOf(workflow=workflow, part="child", step=key.step, index=key.child, width=width)
             return self._message(plan, of, step_id(workflow, key), args, plan.steps[key.step].delay)
         if plan.steps[key.step].over is not None:
             return self.expansion(workflow, plan, key.step, 0)

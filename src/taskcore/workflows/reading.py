@@ -18,14 +18,15 @@ from taskcore.workflows.names import list_name, plan_name, step_id, width_name
 from taskcore.workflows.outcomes import child_outcome
 from taskcore.workflows.plan import CHUNK, Plan, decode_plan
 
-__all__ = ["ListTooLarge", "Reader", "ended_step"]
+__all__ = ["SKIPPED_MAP", "ListTooLarge", "Reader", "ended_step"]
 
 PLANS = 1_000  #: plans that are remembered; a plan never changes
 READS = 200  #: questions that share a round trip
+SKIPPED_MAP = -1  #: stands for the number of children of a map that is skipped
 LIST_BYTES = 8 * 1024 * 1024  #: bytes that the list of a map's results may have
 
 
-class ListTooLarge(Exception):  # noqa: N818 - a fact about data
+class ListTooLarge(Exception):
     """The results of a map are too large for one argument."""
 
 
@@ -73,11 +74,9 @@ class Reader:
             del self._plans[next(iter(self._plans))]
 
     async def width(self, workflow: str, plan: Plan, number: int) -> int | None:
-        """Find how many children a map has; None if that is not decided."""
-        while (over := plan.steps[number].over) is not None and over.items is None and plan.is_paired(number):
+        """Find how many children a map has: ``SKIPPED_MAP`` if it is skipped, None if that is not decided."""
+        while plan.is_paired(number) and (over := plan.steps[number].over) is not None:
             number = over.step or 0
-        if over is not None and over.items is not None:
-            return over.items
         [data] = await self.values([width_name(workflow, number)])
         return None if data is None else int(data)
 
@@ -92,6 +91,8 @@ class Reader:
         :param outcomes: how each ended, in place of the results of those that have one.
         :raises ListTooLarge: it is too large for one argument.
         """
+        if width == SKIPPED_MAP:
+            return EndedStep(SKIPPED)
         step, parts, size = plan.steps[number], [], 0
         for start in range(0, width, CHUNK):
             indices = range(start, min(start + CHUNK, width))

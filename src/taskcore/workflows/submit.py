@@ -1,4 +1,4 @@
-"""Submitting: the parts of lists, then the plan, then one job; a crash in between leaves records that time takes away."""
+"""Submitting: parts of lists, then the plan, then one job; what a crash leaves in between, time takes away."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from taskcore.errors import EnqueueRefused, StoreRequired
 from taskcore.store import ABSENT, Store, Write
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.workflows.advance import AFTER_DEADLINE
-from taskcore.workflows.build import Step, Workflow
+from taskcore.workflows.build import Workflow
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.names import list_name, plan_name
 from taskcore.workflows.plan import CHUNK, PLAN_BYTES, Plan, encode_plan
 from taskcore.workflows.publish import StepSender
+from taskcore.workflows.steps import Step
 
 if TYPE_CHECKING:
     from taskcore.workflows.run import Run
@@ -78,9 +79,12 @@ def _check_last(workflow: Workflow, number: int) -> None:
     """
     may_skip: list[bool] = []
     for step in workflow.steps:
-        taken = [value for value in (*step.takes.values(), *([step.when] if step.when else []))]
-        loses = any(all(may_skip[one] or workflow.steps[one].goes_on for one in value.of) and
-                    not any(workflow.steps[one].default is not None for one in value.of) for value in taken)
+        taken = [*step.takes.values(), *([step.when] if step.when else [])]
+        loses = any(
+            all(may_skip[one] or workflow.steps[one].goes_on for one in value.of)
+            and not any(workflow.steps[one].default is not None for one in value.of)
+            for value in taken
+        )
         may_skip.append((step.when is not None or loses) and step.default is None)
     if may_skip[number] or (workflow.steps[number].goes_on and workflow.steps[number].default is None):
         raise InvalidWorkflow(

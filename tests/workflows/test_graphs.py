@@ -1,0 +1,89 @@
+"""Random workflows come to what the reference says, on a worker that runs them as jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskcore import App, Succeeded
+from taskcore.workflows import MapStep, Step, Workflow
+from tests.workflows.interpreter import FUNCTIONS, interpret
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def new_app() -> App:
+    """Make an app with the tasks of the reference."""
+    app = App("memory://", concurrency=5, retry=None)
+    for name, function in FUNCTIONS.items():
+        app.task(name=name, retry=None)(function)
+    return app
+
+
+@st.composite
+def workflows(draw: st.DrawFn, app: App) -> tuple[Workflow, Step[Any], dict[int, list[Any]]]:
+    """Draw a workflow of up to twelve steps."""
+    workflow, lists = app.workflow("random"), dict[int, list[Any]]()
+    numbers, flags, arrays, maps = list[Any](), list[Any](), list[Any](), list[MapStep[Any]]()
+    tasks = app.tasks
+    step: Any = None
+    for _ in range(draw(st.integers(1, 11))):
+        kind = draw(st.sampled_from(["combine", "combine", "is-even", "spread", "each", "each"]))
+        given: dict[str, Any] = {}
+        if numbers and draw(st.booleans()):
+            given["b" if kind == "each" else "a"] = draw(st.sampled_from(numbers)).out
+        if kind == "combine":
+            if len(numbers) > 1 and draw(st.booleans()):
+                given["b"] = draw(st.sampled_from(numbers)).out
+            if arrays and draw(st.booleans()):
+                given["items"] = draw(st.sampled_from(arrays)).out
+            given["fails"] = draw(st.integers(0, 5)) == 0
+        if kind == "each":
+            given["fails_at"] = draw(st.sampled_from([-1, -1, 0, 2]))
+            items = draw(st.sampled_from([*arrays, None])) if arrays else None
+            known = draw(st.lists(st.integers(0, 3), max_size=4))
+            if items is None:
+                lists[len(workflow.steps)] = known
+            step = workflow.map(tasks[kind], known if items is None else items.out, **given)
+            maps.append(step)
+        else:
+            step = workflow.step(tasks[kind], **given)
+        if flags and draw(st.integers(0, 3)) == 0:
+            step.when(draw(st.sampled_from(flags)).out)
+        if numbers and draw(st.integers(0, 3)) == 0:
+            step.after(draw(st.sampled_from(numbers)))
+        match draw(st.sampled_from(["none", "none", "skip", "otherwise"])):
+            case "skip":
+                step.skip()
+            case "otherwise":
+                step.otherwise([7] if kind == "spread" else kind == "is-even" if kind == "is-even" else 7)
+        (numbers if kind == "combine" else flags if kind == "is-even" else arrays).append(step)
+    last = workflow.step(tasks["combine"], **({"a": numbers[-1].out} if numbers else {}))
+    for one in (*arrays, *numbers, *flags):
+        if draw(st.booleans()):
+            last.after(one)
+    last.otherwise(-1)
+    return workflow, last, lists
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_random_workflows_come_to_what_the_reference_says(data: st.DataObject) -> None:
+    """A workflow of any shape has the result of the reference, or fails as it does; none waits for ever."""
+    app = new_app()
+    workflow, last, lists = data.draw(workflows(app))
+
+    async def run() -> None:
+        async with app.running():
+            sent = await workflow.submit(last)
+            outcome = await sent.outcome(timeout=10)
+            reference = interpret(sent.plan, lists)
+            assert isinstance(outcome, Succeeded) is not reference.failed, outcome
+            if isinstance(outcome, Succeeded):
+                assert outcome.value == reference.result
+
+    anyio.run(run)
