@@ -187,7 +187,7 @@ class Advancer:
         stored = None if not data else decode_outcome(data)
         if stored is not None and stored.state == "succeeded":
             return encode_outcome(stored)
-        if last.default is not None:
+        if last.has_default:
             return encode_outcome(StoredOutcome("succeeded", last.default, task=last.task))
         return CANCELLED
 

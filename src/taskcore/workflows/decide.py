@@ -120,11 +120,11 @@ def judge_start(plan: Plan, number: int, ended: Mapping[int, EndedStep | None]) 
 def _value_of(value: Value, plan: Plan, ended: Mapping[int, EndedStep | None]) -> bytes | None:
     """Find the first value that one of these steps has, as JSON."""
     for number in value.of:
-        end, default = ended[number], plan.steps[number].default
+        end, step = ended[number], plan.steps[number]
         if end is not None and end.how is SUCCEEDED:
             return end.result
-        if default is not None and plan.steps[number].over is None:
-            return bytes(default)
+        if step.has_default and step.over is None:
+            return bytes(step.default)
     return None
 
 
@@ -178,7 +178,7 @@ FAILS = Consequence(fails=True)
 def after_step(plan: Plan, number: int, how: Mark) -> Consequence:
     """Decide what follows when a step has ended, or all children of a map; by the second table."""
     step = plan.steps[number]
-    if how is FAILED and not step.goes_on and step.default is None:
+    if how is FAILED and not step.goes_on:
         return FAILS
     publish, marks = [], []
     for follower in plan.followers[number]:
@@ -218,7 +218,7 @@ def after_child(plan: Plan, key: StepKey, how: Mark) -> Consequence:
 
 def _goes_on_without(step: StepPlan) -> bool:
     """Tell whether a map goes on when one of its children has failed."""
-    return step.goes_on or step.default is not None or step.at_least is not None
+    return step.goes_on or step.at_least is not None
 
 
 def after_children(plan: Plan, number: int, tally: Tally) -> Consequence:
@@ -233,7 +233,7 @@ def element_of(step: StepPlan, child: EndedStep) -> bytes | None:
     """Find what one child of a map gives to the list of results; None if it is left out."""
     if child.how is SUCCEEDED:
         return child.result
-    return None if step.default is None else bytes(step.default)
+    return bytes(step.default) if step.has_default else None
 
 
 def list_of(elements: list[bytes | None]) -> bytes:

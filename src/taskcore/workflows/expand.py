@@ -93,7 +93,7 @@ async def _returned(reader: Reader, workflow: str, source: int, plan: Plan) -> l
         [found] = await reader.values([outcome_name(step_id(workflow, StepKey(source)))])
         stored = None if found is None else decode_outcome(found)
         data = None if stored is None or stored.state != "succeeded" else bytes(stored.result)
-        if data is None and step.default is not None:
+        if data is None and step.has_default:
             data = bytes(step.default)
     if data is None:
         raise NoList(f"the result of {step.name} is gone from the store")

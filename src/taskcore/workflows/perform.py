@@ -22,9 +22,11 @@ from taskcore.lifecycle import (
     Returned,
     Unregistered,
 )
-from taskcore.results import decode_outcome, outcome_of_stored
-from taskcore.store import Store
+from taskcore.records.names import outcome_name
+from taskcore.results import StoredOutcome, decode_outcome, encode_outcome, outcome_of_stored
+from taskcore.store import ABSENT, Store, Write
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.decide import NotYet, Skip, arguments_of
 from taskcore.workflows.envelope import PartOf, StepEnvelope, decode_step, ordinary
 from taskcore.workflows.expand import NoList, expand, write_width
@@ -92,9 +94,9 @@ class StepPerformer:
         try:
             plan = await self._reader.plan(envelope.of.workflow)
         except UnreadableRecord as error:
-            return Buried(error.what)
+            return await self._without_plan(envelope, error.what)
         if plan is None:
-            return self._without_plan(envelope)
+            return await self._without_plan(envelope, "the plan of the workflow is gone from the store")
         hand = job.beyond = StepInHand(envelope.of, plan)
         try:
             looked = await look(self._reader, plan, envelope.of, envelope.id)
@@ -103,10 +105,14 @@ class StepPerformer:
             return Buried(f"arguments: {error}")
         return await self._go_on(job, slot, envelope, hand, looked)
 
-    def _without_plan(self, envelope: StepEnvelope) -> Outcome:
+    async def _without_plan(self, envelope: StepEnvelope, why: str) -> Outcome:
+        """End a workflow that nothing can be known of; its callers learn why."""
         if envelope.deadline is not None and self._clock() >= envelope.deadline:
             return DeadlinePassed()
-        return Buried("the plan of its workflow is gone from the store")
+        outcome = encode_outcome(StoredOutcome("dead", reason=why))
+        write = Write(key=outcome_name(envelope.of.workflow), value=outcome, expect=ABSENT, keep=AFTER_DEADLINE)
+        await self._store.put_many([write])
+        return Buried(why)
 
     async def _go_on(
         self, job: Any, slot: Any, envelope: StepEnvelope, hand: StepInHand, looked: Looked
@@ -171,4 +177,4 @@ class StepPerformer:
         return NOTHING
 
     def _life(self, plan: Plan) -> float:
-        return max(plan.deadline - self._clock(), 0.0) + 3_600.0
+        return max(plan.deadline - self._clock(), 0.0) + AFTER_DEADLINE

@@ -36,6 +36,9 @@ CHUNK = 500  #: elements in one record of a list, and children that one job publ
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=STEPS_LIMIT)]
 
 
+NO_VALUE = msgspec.Raw()  #: stands where there is no value: every JSON value is one
+
+
 class Value(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a value comes from: the result of the first of these steps that has one.
 
@@ -85,12 +88,17 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     unless: Number | None = None
     over: Over | None = None
     goes_on: bool = False
-    default: msgspec.Raw | None = None
+    default: msgspec.Raw = NO_VALUE
     at_least: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     delay: float = 0.0
     timeout: float | None = None
     retry: CallRetry | None = None
     headers: dict[str, str] = {}
+
+    @property
+    def has_default(self) -> bool:
+        """Whether something counts as its result if it fails or is skipped."""
+        return len(self.default) > 0
 
     def waits_for(self) -> list[int]:
         """List the steps that have to end before this one starts, in order and each once."""

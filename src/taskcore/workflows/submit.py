@@ -82,11 +82,11 @@ def _check_last(workflow: Workflow, number: int) -> None:
         taken = [*step.takes.values(), *([step.when] if step.when else [])]
         loses = any(
             all(may_skip[one] or workflow.steps[one].goes_on for one in value.of)
-            and not any(workflow.steps[one].default is not None for one in value.of)
+            and not any(workflow.steps[one].has_default for one in value.of)
             for value in taken
         )
-        may_skip.append((step.when is not None or loses) and step.default is None)
-    if may_skip[number] or (workflow.steps[number].goes_on and workflow.steps[number].default is None):
+        may_skip.append((step.when is not None or loses) and not step.has_default)
+    if may_skip[number] or (workflow.steps[number].goes_on and not workflow.steps[number].has_default):
         raise InvalidWorkflow(
             f"{workflow.steps[number].name} is the last step, and may be skipped: then there is no result",
             fix="give it a value for that case: .otherwise(None)",
