@@ -49,7 +49,7 @@ def interpret(plan: Plan, lists: dict[int, list[Any]]) -> Reference:
     """Work out a plan; steps are in an order in which each comes after those that it waits for."""
     values: list[Any] = []
     for number, step in enumerate(plan.steps):
-        default = NONE if step.default is None else json.loads(bytes(step.default))
+        default = NONE if not step.has_default else json.loads(bytes(step.default))
         try:
             values.append(_value(number, step, values, lists, default))
         except ValueError:

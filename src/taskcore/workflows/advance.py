@@ -18,10 +18,18 @@ import msgspec
 
 from taskcore.backend import Outgoing
 from taskcore.records.names import outcome_name
-from taskcore.results import CANCELLED, EXPIRED, StoredOutcome, decode_outcome, encode_outcome
+from taskcore.results import CANCELLED, EXPIRED, NO_BYTES, StoredOutcome, decode_outcome, encode_outcome
 from taskcore.store import ABSENT, Store, Write
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.workflows.decide import Consequence, MarkToSet, StepKey, after_child, after_children, after_no_children, after_step
+from taskcore.workflows.decide import (
+    Consequence,
+    MarkToSet,
+    StepKey,
+    after_child,
+    after_children,
+    after_no_children,
+    after_step,
+)
 from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.mark_records import MarkRecords, NewMarks
 from taskcore.workflows.marks import LEAF, SUCCEEDED, Mark, Tally, is_full, mark, place_of
@@ -231,7 +239,7 @@ def _failure(end: StepEnd) -> bytes:
             stored,
             state="dead",
             reason=f"step {name}: {reason}",
-            error=stored.error if end.of.step == end.plan.last else msgspec.Raw(),
+            error=stored.error if end.of.step == end.plan.last else NO_BYTES,
             task=end.plan.steps[end.plan.last].task,
         )
     )
