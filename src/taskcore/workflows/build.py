@@ -172,6 +172,7 @@ class Workflow:
             raise InvalidWorkflow(
                 f"the workflow {self.name} has {len(self.faults)} faults; nothing was sent",
                 facts=[f"{where}: {'; '.join((error.what, *error.facts))}" for where, error in self.faults],
+                public_facts=[f"{where}: {'; '.join((error.what, *error.public_facts))}" for where, error in self.faults],
                 fix=next((error.fix for _, error in self.faults if error.fix), None),
             )
 
