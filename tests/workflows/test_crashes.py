@@ -1,4 +1,4 @@
-"""A worker that dies at any failpoint: nothing of a workflow is lost, nothing is doubled, and it ends as it would have."""
+"""A worker that dies at any failpoint: nothing of a workflow is lost or doubled, and it ends as it would have."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from taskcore import App, Cancelled, Dead, Succeeded
-from taskcore.testing.crash_points import SimulatedCrash, crash_at, passing
 from taskcore.errors import ResultTimeout
 from taskcore.lifecycle import AlreadyDone
+from taskcore.testing.crash_points import SimulatedCrash, crash_at, passing
 from taskcore.workflows import Step, Workflow, worker
 from tests.support import virtual
 from tests.workflows.mortals import Mortals
@@ -70,7 +70,6 @@ def play(build: Callable[[Workflow, App], Step[Any]], crash: AbstractContextMana
         nonlocal mortals
         mortals = Mortals(declare, lease=10.0, concurrency=10)
         async with mortals.living(mortals.again_and_again) as app:
-            await anyio.sleep(0)
             with crash:
                 for _ in range(2):  # a sender that died sends again, under the same id
                     workflow = app.workflow("sweep", id="sweep")
@@ -89,13 +88,13 @@ def play(build: Callable[[Workflow, App], Step[Any]], crash: AbstractContextMana
 
 
 def chain(workflow: Workflow, app: App) -> Step[Any]:
-    """Three steps."""
+    """Build three steps."""
     add: Any = app.tasks["add"]
     return workflow.step(add, 1).then(add).then(add)
 
 
 def diamond(workflow: Workflow, app: App) -> Step[Any]:
-    """Two branches that meet, and one that is skipped."""
+    """Build two branches that meet, and one that is skipped."""
     add: Any = app.tasks["add"]
     first = workflow.step(add, 1)
     left, right = workflow.step(add, first.out), workflow.step(add, first.out, 2)
@@ -106,12 +105,12 @@ def diamond(workflow: Workflow, app: App) -> Step[Any]:
 
 
 def wide(workflow: Workflow, app: App) -> Step[Any]:
-    """A map over 300 elements: two leaves of marks, and a collector."""
+    """Build a map over 300 elements: two leaves of marks, and a collector."""
     return workflow.map(app.tasks["add"], range(300)).then(app.tasks["total"])
 
 
 def nested(workflow: Workflow, app: App) -> Step[Any]:
-    """A map over a result, a map over that map, an alternative, and a join of both."""
+    """Build a map over a result, a map over that map, an alternative, and a join of both."""
     add: Any = app.tasks["add"]
     found = workflow.step(app.tasks["numbers"], 520)
     twice = workflow.map(add, workflow.map(add, found.out).out)
@@ -120,7 +119,7 @@ def nested(workflow: Workflow, app: App) -> Step[Any]:
 
 
 def failing(workflow: Workflow, app: App) -> Step[Any]:
-    """A step that fails while another one runs."""
+    """Build a step that fails while another one runs."""
     add: Any = app.tasks["add"]
     return workflow.step(add, workflow.step(app.tasks["fail"], 1).out, workflow.step(add, 1).out)
 

@@ -36,7 +36,7 @@ def new_app() -> App:
 
 
 @st.composite
-def workflows(draw: st.DrawFn, app: App) -> tuple[Workflow, Step[Any], dict[int, list[Any]]]:
+def workflows(draw: st.DrawFn, app: App) -> tuple[Workflow, Step[Any], dict[int, list[Any]]]:  # noqa: PLR0912 - dice
     """Draw a workflow of up to twelve steps."""
     workflow, lists = app.workflow("random"), dict[int, list[Any]]()
     numbers, flags, arrays, maps = list[Any](), list[Any](), list[Any](), list[MapStep[Any]]()
@@ -71,7 +71,7 @@ def workflows(draw: st.DrawFn, app: App) -> tuple[Workflow, Step[Any], dict[int,
             case "skip":
                 step.skip()
             case "otherwise":
-                step.otherwise([7] if kind == "spread" else kind == "is-even" if kind == "is-even" else 7)
+                step.otherwise({"spread": [7], "is-even": True}.get(kind, 7))
         (numbers if kind == "combine" else flags if kind == "is-even" else arrays).append(step)
     last = workflow.step(tasks["combine"], **({"a": numbers[-1].out} if numbers else {}))
     for one in (*arrays, *numbers, *flags):
@@ -119,9 +119,12 @@ def test_random_workflows_on_workers_that_die(data: st.DataObject, seed: int) ->
     dice = random.Random(seed)
     mortals: Mortals
 
+    def note() -> None:
+        mortals.note_start()
+
     def declare(app: App) -> None:
         for name, function in FUNCTIONS.items():
-            app.task(name=name, retry=None, crashes=1_000)(slow(function, dice, lambda: mortals.note_start()))
+            app.task(name=name, retry=None, crashes=1_000)(slow(function, dice, note))
 
     mortals = Mortals(declare, workers=2, lease=10.0, concurrency=3)
     workflow, last, lists = data.draw(workflows(mortals.sender))

@@ -256,7 +256,7 @@ class Workflow:
 
     def _step_of_list(self, task: Task[Any, Any], element: str, output: OutputFacts) -> int:
         value = self.value_of(output)
-        if len(value.of) > 1 or value.outcomes:
+        if len(value.of) != 1 or value.outcomes:
             raise InvalidWorkflow(
                 f"{task.name} cannot map over {output.source}, which has several sources",
                 fix="put a task between them that returns the list",
