@@ -41,10 +41,11 @@ FEATURES = (
     "dependencies",
     "keeping",
     "parking",
+    "progress",
     "schedules",
     "workflows",
     "supervisor",
-    "deadletter.py",
+    "deadletter",
     "soft_timeouts.py",
     "roster.py",
 )  # rooms that may be deleted: what they add goes, the core stays
