@@ -84,7 +84,7 @@ class WorkflowRoom:
         assert store is not None  # noqa: S101 - the caller looks
         reader, sender = RecordReader(store), StepSender(components, source)
         steps = copy.copy(performer)
-        steps.tasks = StepTasks(performer.tasks)
+        steps.tasks, steps.newer_formats = StepTasks(performer.tasks), None
         twins = has_twins(components.backend.features)
         self.perform = StepPerformer(steps, store, reader, sender, components.clock, twins=twins).perform
         advancer = Advancer(store, reader, sender, spread=twins, result_limit=performer.result_limit)
