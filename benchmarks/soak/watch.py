@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -47,8 +48,14 @@ async def watch(app: App, stage: Stage) -> None:
 async def count(stage: Stage) -> None:
     """Write down how many consumers the broker has, for ever."""
     while "broker" in stage.servers:
-        with suppress(Exception):  # the server was killed, or is just starting
-            stage.ledger.write("size", of="broker", consumers=await _consumers(stage.servers["broker"]))
+        # A task of its own: a client whose connection is lost may cancel the task that waits for its answer.
+        asking = asyncio.ensure_future(_consumers(stage.servers["broker"]))
+        try:
+            await asyncio.wait({asking})
+        finally:
+            asking.cancel()
+        if not asking.cancelled() and asking.exception() is None:  # else the server was killed, or is just starting
+            stage.ledger.write("size", of="broker", consumers=asking.result())
         await anyio.sleep(CONSUMERS_EACH)
 
 

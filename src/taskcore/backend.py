@@ -29,7 +29,8 @@ from taskcore.toolkit.values import PublicValue
 
 __all__ = [
     "Admin", "Backend", "Delivery", "Duplicate", "Features", "Letter", "LetterWalk", "OpensQueues", "Outgoing", "Peeks",
-    "Place", "Published", "QueueStats", "Refused", "Source", "Stored", "Support", "Uncertain", "WaitingJob",
+    "Place", "Published", "QueueStats", "Refused", "Source", "Stored", "Support", "Uncertain",
+    "VerdictRefused", "WaitingJob",
 ]  # fmt: skip
 
 
@@ -58,9 +59,10 @@ class Duplicate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """Surely not stored, and why."""
+    """Surely not stored, and why; ``fix`` says what to do, where that is not to wait for room."""
 
     why: str
+    fix: str = ""
 
 
 class Uncertain(msgspec.Struct, frozen=True):
@@ -92,6 +94,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
     receipt: Any
 
 
+class VerdictRefused(Exception):
+    """The broker never takes what a verdict leaves behind; nothing of its batch was changed. The text says why."""
+
+
 class Source(Protocol):
     """One consumer's hold on some queues. Its verbs may be called from several tasks at once."""
 
@@ -109,6 +115,7 @@ class Source(Protocol):
         """Carry out the verdicts; returns the deliveries whose lease was lost, for which nothing was changed (C7).
 
         :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        :raises VerdictRefused: a job is too large to be kept with its new trail, now or ever; it can still be buried.
         """
         ...
 

@@ -232,7 +232,8 @@ class Client:
         if isinstance(answer, Refused):
             return EnqueueRefused(
                 f"{call.task.name} was not enqueued: {answer.why}",
-                fix="nothing was stored; try again when there is room. "
+                fix=answer.fix
+                or "nothing was stored; try again when there is room. "
                 "Dead letters may count, too: drop or replay some, app.dead_letters",
             )
         return EnqueueUncertain(

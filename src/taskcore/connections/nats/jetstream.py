@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -103,16 +104,12 @@ async def messages_from(link: NatsLink, stream: str, subjects: str, *, start: in
     """
     found: list[StoredMessage] = []
     width, prefix = LEAST_WIDTH, subjects.partition("*")[0]
-    while len(found) < limit:
-        first = await find_message(link, stream, seq=start, next_by_subj=subjects)
-        if first is None:
-            break
+    while len(found) < limit and (first := await find_message(link, stream, seq=start, next_by_subj=subjects)):
         start = first.number + min(width, limit - len(found))
-        numbers = range(first.number + 1, start)
-        answers = await link.api_all([message_call(stream, seq=number) for number in numbers]) if numbers else []
-        near = [one for one in map(stored_in, answers) if one is not None and one.subject.startswith(prefix)]
+        calls = [message_call(stream, seq=number) for number in range(first.number + 1, start)]
+        near = [one for one in map(stored_in, await link.api_all(calls)) if one and one.subject.startswith(prefix)]
         found += [first, *near]
-        width = min(2 * width, MOST_WIDTH) if 2 * len(near) >= len(numbers) else max(width // 2, LEAST_WIDTH)
+        width = min(2 * width, MOST_WIDTH) if 2 * len(near) >= len(calls) else max(width // 2, LEAST_WIDTH)
     return found
 
 
@@ -241,11 +238,10 @@ class BrokerClock:
         loop = asyncio.get_running_loop()
         if loop.time() < self._ask_again:
             return
-        low, high = await self._difference()
-        for _ in range(CLOCK_ASKED - 1):
-            if high - low <= CLOCK_EXACT:
-                break
-            low, high = min((low, high), await self._difference(), key=_width)
+        low, high = -inf, inf
+        for _ in range(CLOCK_ASKED):
+            if high - low > CLOCK_EXACT:
+                low, high = min((low, high), await self._difference(), key=lambda bounds: bounds[1] - bounds[0])
         self._ahead = low, high
         self._ask_again = loop.time() + (CLOCK_KEPT if high - low <= CLOCK_EXACT else CLOCK_KEPT_INEXACT)
 
@@ -268,7 +264,3 @@ class BrokerClock:
         found = await find_message(self._link, self._stream, seq=stored["seq"])
         await delete_messages(self._link, self._stream, [stored["seq"]])
         return (found.time - after, found.time - before) if found is not None else (0.0, 0.0)
-
-
-def _width(bounds: tuple[float, float]) -> float:
-    return bounds[1] - bounds[0]
