@@ -115,10 +115,8 @@ class Roster:
         if self._feed is None or self._feed.is_over:
             feed = import_module(f"{EVENTS}.feed").EventFeed
             self._feed = feed(self._store, self._events, worker=status.name, clock=self._clock, heartbeat=self._every)
-            self._feed.ask(asked, name)
             feeds.start_soon(self._feed.run)
-        else:
-            self._feed.ask(asked, name)
+        self._feed.ask(asked, name)
         return True
 
     async def _take(self, store: Store, name: str, record: bytes) -> bool:

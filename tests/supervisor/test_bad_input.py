@@ -89,7 +89,7 @@ def test_an_error_names_the_option(option, says, capsys):
 
 
 def test_an_address_of_another_machine(alone):
-    """A health address that cannot be opened is told by its own reason, and not blamed on another worker."""
+    """A health address that cannot be opened ends the command with its own reason, and blames no other worker."""
     with alone.run("--health", "192.0.2.1:8080") as command:
         assert command.end() == 2
 

@@ -233,7 +233,7 @@ def _core() -> Mapping[str, Any]:
     return {
         "core: buries calls with newer parameters": wrapped(Contract, "unpack", refuses_newer),
         "core: forgets replays": patch(
-            "taskcore.deadletter.replaying.Trail", lambda replay_of, **_: Trail(replay_of=replay_of)
+            "taskcore.deadletter.dead_letters.Trail", lambda replay_of, **_: Trail(replay_of=replay_of)
         ),
         "core: acknowledges first": wrapped(Settler, "commit", ack_first),
         "core: counts no ends": patch.object(Settler, "count", lambda *_: None),

@@ -184,7 +184,7 @@ class _Play:
             for (actor, verb), script in self.plan.next.items():
                 if actor == role and verb.startswith(prefix):
                     faulty.play(verb.removeprefix(prefix), script)
-        app = App(backend, store=store, clock=clock, lease=LEASE, source=who, keep_result=100_000.0)
+        app = App(backend, store=store, clock=clock, lease=LEASE, source=who, keep_result=100_000.0, send_timeout=600.0)
         self.history.listen(app, who=who)
         self.apps.append(app)
         return app, declare(app, self.history, who)

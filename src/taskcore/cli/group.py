@@ -44,7 +44,6 @@ class Exit(IntEnum):
     NO_BROKER = 4  #: the broker cannot be reached
     REFUSED = 5  #: a contract or a feature of the broker forbids it
     LEAKED = 6  #: a worker has ended because too many of its threads have leaked
-    PARTLY = 7  #: some of it was done, some was not
     INTERRUPTED = 130  #: Ctrl-C
 
 
@@ -62,19 +61,8 @@ EXIT_OF: Sequence[tuple[type[TaskcoreError], Exit]] = (
 # Name → the section and the line in the help. Each is `command` in the module of its name, imported when it is used.
 COMMANDS = {
     "worker": ("Run", "Run jobs until a signal"),
-    "send": ("Run", "Send a job"),
     "schedules": ("Run", "List, pause, fire and preview schedules"),
     "workflows": ("Run", "List, draw, cancel and replay workflows"),
-    "status": ("Look", "Queues, workers, what needs you"),
-    "queues": ("Look", "Queues in numbers"),
-    "jobs": ("Look", "Jobs that wait in a queue"),
-    "job": ("Look", "One job: where it is, how it ended"),
-    "tasks": ("Look", "Tasks and their contracts"),
-    "workers": ("Look", "Who works, on what"),
-    "dlq": ("Repair", "Dead letters: list, show, replay, drop, export, import"),
-    "cancel": ("Repair", "Keep jobs from starting"),
-    "purge": ("Repair", "Delete the waiting jobs of a queue"),
-    "health": ("Check", "Whether a worker lives; for probes"),
     "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
     "conformance": ("Check", "Which guarantees a broker keeps"),
@@ -85,8 +73,6 @@ EPILOG = """
 \b
 Examples:
   taskcore worker shop.tasks:app -q mail -c 8
-  taskcore status -u redis://localhost:6379
-  taskcore dlq list -A shop.tasks:app
   taskcore doctor shop.tasks:app
   taskcore config shop.tasks:app --json
   taskcore conformance redis://localhost:6379/15
@@ -94,7 +80,7 @@ Examples:
 \b
 Exit codes: 0 done, 1 the job or a check failed, 2 usage or settings, 3 app cannot be loaded,
 4 broker cannot be reached, 5 refused by a contract or the broker,
-6 worker with too many leaked threads, 7 done in part, 130 interrupted.
+6 worker with too many leaked threads, 130 interrupted.
 """
 
 

@@ -2,16 +2,14 @@
 
     letters.py         what a letter is
     causes.py          which letters died of the same
-    replaying.py       the new job that takes a letter's place
     dead_letters.py    reads, replays and drops them
 
 A letter stays until it is replayed or dropped.
 """
 
 from taskcore.deadletter.causes import Cause, fingerprint
-from taskcore.deadletter.dead_letters import DeadLetters, LetterVerdict, SettledLetters
+from taskcore.deadletter.dead_letters import DeadLetters, LetterVerdict, ReplayWith, SettledLetters
 from taskcore.deadletter.letters import BuriedJob, DeadLetter, DeadLetterHook, telling
-from taskcore.deadletter.replaying import ReplayWith, next_job
 
 __all__ = [
     "BuriedJob",
@@ -23,6 +21,5 @@ __all__ = [
     "ReplayWith",
     "SettledLetters",
     "fingerprint",
-    "next_job",
     "telling",
 ]

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal, TypeAlias
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
 
 from taskcore.backend import Letter, LetterWalk, Outgoing, Published, Refused, Uncertain
 from taskcore.components import Components
 from taskcore.deadletter.causes import Cause, why
 from taskcore.deadletter.letters import DeadLetter, open_letter
-from taskcore.deadletter.replaying import ReplayWith, next_job
-from taskcore.envelope import check_name
+from taskcore.envelope import Trail, check_name, encode_trail
 from taskcore.errors import EnqueueRefused, EnqueueUncertain, LetterNotFound
 from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.values import PublicValue
 
-__all__ = ["DeadLetters", "LetterVerdict", "SettledLetters"]
+__all__ = ["DeadLetters", "LetterVerdict", "ReplayWith", "SettledLetters"]
 
 FIRST_PAGE, LARGEST_PAGE = 100, 2_000  #: letters fetched at a time; some brokers read all of them for each page
 WALK_PAGE = 500  #: letters that are settled at a time
 SHOWN = 1_000  #: jobs and failures that an answer names
 
 NO_ENVELOPE = "it does not hold an envelope, so there is no job to replay"
+
+
+class ReplayWith(PublicValue, frozen=True, kw_only=True):
+    """Replay a letter, with changes.
+
+    :param delay: seconds until its job may start. A slow replay is one with growing delays: the pass itself is quick.
+    :param args: the arguments of the new job; None: the old ones. The worker checks them, as those of any job.
+    """
+
+    delay: float = 0.0
+    args: Mapping[str, Any] | None = None
 
 
 #: What is to become of a letter.
@@ -86,7 +100,7 @@ class DeadLetters:
         :raises EnqueueUncertain: no answer; replaying again sends the same id (TC202).
         """
         letter = await self.get(letter_id)
-        job = next_job(letter, ReplayWith(), self._codec, self._clock())
+        job = self._next_job(letter, ReplayWith())
         if job is None:
             raise LetterNotFound(
                 f"dead letter {letter_id} does not hold an envelope, so there is no job to replay",
@@ -154,7 +168,7 @@ class DeadLetters:
             elif verdict == "drop":
                 dropped.append(letter)
             else:
-                job = next_job(opened, ReplayWith() if verdict == "replay" else verdict, self._codec, self._clock())
+                job = self._next_job(opened, ReplayWith() if verdict == "replay" else verdict)
                 if job is None:
                     totals.fail(letter, NO_ENVELOPE)
                 else:
@@ -163,6 +177,23 @@ class DeadLetters:
             totals.dropped += await walk.drop(dropped)
         if replayed:
             totals.note(replayed, await walk.replay(replayed))
+
+    def _next_job(self, letter: DeadLetter, changes: ReplayWith) -> Outgoing | None:
+        """Make the job that replays a letter; None if it does not hold an envelope."""
+        old = letter.envelope
+        if old is None:
+            return None
+        job_id = _next_incarnation(letter)
+        envelope = msgspec.structs.replace(
+            old,
+            id=job_id,
+            args=old.args if changes.args is None else msgspec.Raw(msgspec.json.encode(changes.args)),
+            enqueued_at=self._clock(),
+            deadline=None,
+            correlation_id=old.correlation_id or old.id,
+        )
+        trail = Trail(replay_of=old.id, replays=letter.trail.replays + 1)
+        return Outgoing(letter.queue, job_id, self._codec.encode(envelope), encode_trail(trail), changes.delay)
 
 
 class _PassTotals:
@@ -219,6 +250,12 @@ def _grown(before: Cause | None, name: str, letter: DeadLetter) -> Cause:
 def _can_be(letter_id: object) -> bool:
     """Tell whether this can be the id of a letter; nothing else is shown to a broker."""
     return isinstance(letter_id, str) and letter_id.isprintable()
+
+
+def _next_incarnation(letter: DeadLetter) -> str:
+    """Derive an id from the letter, a UUID of version 8: repeating a replay repeats the id."""
+    digest = hashlib.blake2b(f"{letter.queue}/{letter.id}/{letter.when}".encode(), digest_size=16).digest()
+    return str(UUID(int=UUID(bytes=digest).int & ~(0xF << 76) & ~(0b11 << 62) | 8 << 76 | 0b10 << 62))
 
 
 def _not_found(letter_id: str) -> LetterNotFound:

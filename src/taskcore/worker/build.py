@@ -96,10 +96,7 @@ def build_parts(
         behind=keeper.behind,
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
-    if records is not None:
-        performer.newer_formats = lambda *job: import_module(WORKFLOWS).begin(
-            performer, settler, components, options.name, *job
-        )
+    performer.newer_formats = lambda *job: import_module(WORKFLOWS).begin(performer, settler, components, options, *job)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,

@@ -24,19 +24,9 @@ from taskcore.worker.context import Context
 from taskcore.worker.pools import Pool
 
 __all__ = [
-    "ENDED",
-    "ENDED_ACKED",
-    "LOST",
-    "RECEIVED",
-    "STARTED",
-    "STARTED_ACKED",
-    "UNDECODED",
-    "Execution",
-    "JobState",
-    "Slot",
-    "Why",
-    "job_here",
-]
+    "ENDED", "ENDED_ACKED", "LOST", "RECEIVED", "STARTED", "STARTED_ACKED", "UNDECODED", "Execution", "JobState",
+    "Slot", "Why", "job_here",
+]  # fmt: skip
 
 log = logger("taskcore.worker")
 

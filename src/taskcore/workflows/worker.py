@@ -9,7 +9,7 @@ from typing import Any
 from taskcore.backend import Features
 from taskcore.components import Components
 from taskcore.errors import StoreRefused
-from taskcore.lifecycle import Ack, Bury, DeadlinePassed, Outcome, Reschedule
+from taskcore.lifecycle import Ack, Bury, DeadlinePassed, Outcome, Reschedule, Unregistered
 from taskcore.records.names import outcome_name
 from taskcore.results import EXPIRED, StoredOutcome, decode_outcome, encode_outcome, stored_outcome
 from taskcore.task import Task
@@ -17,6 +17,7 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.options import WorkerOptions
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from taskcore.worker.settle_records import RecordSettler
@@ -36,17 +37,16 @@ async def begin(
     performer: Performer,
     settler: Settler,
     components: Components,
-    name: str,
+    options: WorkerOptions,
     job: Execution,
     slot: Slot,
 ) -> Outcome | None:
-    """Build the part of a worker that performs workflows, and perform the first job of one.
-
-    :param name: of the worker.
-    """
-    assert settler.records is not None  # noqa: S101 - a worker without a store does not come here
+    """Build the part of a worker that performs workflows, and perform the first job of one."""
+    if settler.records is None:
+        performer.newer_formats = None
+        return Unregistered("steps of workflows need a store, and this worker has none", components.clock())
     if not isinstance(settler.records, StepSettler):  # several first jobs may come together
-        room = WorkflowRoom(performer, settler.records, components, name)
+        room = WorkflowRoom(performer, settler.records, components, options.name)
         settler.records, performer.newer_formats = room.settler, room.perform
     perform = performer.newer_formats
     return await perform(job, slot) if perform is not None else None

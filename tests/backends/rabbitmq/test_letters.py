@@ -18,7 +18,7 @@ import pytest
 from taskcore import App
 from taskcore.backend import Outgoing
 from taskcore.backends.rabbitmq import RabbitBackend
-from taskcore.backends.rabbitmq.letters import WINDOW, BrowsingChannel
+from taskcore.backends.rabbitmq.letters import WINDOW, Browser
 from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.envelope import Envelope, encode_envelope, new_id
 
@@ -59,14 +59,14 @@ async def dead(backend, queue):
 def counting():
     """Count the letters that are handed out meanwhile."""
     seen = []
-    on_message = BrowsingChannel.on_message
+    on_message = Browser.on_message
 
     def count(self, *args, **options):
-        if self._browser.queue != "tc.queues":
+        if self._queue != "tc.queues":
             seen.append(1)
         on_message(self, *args, **options)
 
-    with patch.object(BrowsingChannel, "on_message", count):
+    with patch.object(Browser, "on_message", count):
         yield seen
 
 

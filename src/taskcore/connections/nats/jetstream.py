@@ -104,12 +104,16 @@ async def messages_from(link: NatsLink, stream: str, subjects: str, *, start: in
     """
     found: list[StoredMessage] = []
     width, prefix = LEAST_WIDTH, subjects.partition("*")[0]
-    while len(found) < limit and (first := await find_message(link, stream, seq=start, next_by_subj=subjects)):
+    while len(found) < limit:
+        first = await find_message(link, stream, seq=start, next_by_subj=subjects)
+        if first is None:
+            break
         start = first.number + min(width, limit - len(found))
-        calls = [message_call(stream, seq=number) for number in range(first.number + 1, start)]
-        near = [one for one in map(stored_in, await link.api_all(calls)) if one and one.subject.startswith(prefix)]
+        numbers = range(first.number + 1, start)
+        answers = await link.api_all([message_call(stream, seq=number) for number in numbers]) if numbers else []
+        near = [one for one in map(stored_in, answers) if one is not None and one.subject.startswith(prefix)]
         found += [first, *near]
-        width = min(2 * width, MOST_WIDTH) if 2 * len(near) >= len(calls) else max(width // 2, LEAST_WIDTH)
+        width = min(2 * width, MOST_WIDTH) if 2 * len(near) >= len(numbers) else max(width // 2, LEAST_WIDTH)
     return found
 
 
