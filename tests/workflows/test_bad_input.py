@@ -32,7 +32,9 @@ class Two:
             add_tasks(app)
 
     def _make(self, settings: Any) -> App:
-        return App(self.backend, store=self.store, clock=virtual.clock, retry=Retry(attempts=1), heartbeat=0, **settings)
+        return App(
+            self.backend, store=self.store, clock=virtual.clock, retry=Retry(attempts=1), heartbeat=0, **settings
+        )
 
 
 def add_tasks(app: App) -> None:
