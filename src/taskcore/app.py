@@ -280,7 +280,7 @@ class App(Router):
         """Begin a workflow: add steps to it, then submit it."""
         return self.workflows.begin(name, options)
 
-    @cached_property
+    @property
     def workflows(self) -> Workflows:
         """Ask for workflows that were sent."""
         from taskcore.workflows import Workflows  # noqa: PLC0415 - many programs have no workflows
