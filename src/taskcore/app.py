@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from taskcore.adapters import EVENTS, BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
-from taskcore.client.host import AppHost, checked_calls
+from taskcore.client.host import AppHost, EnvelopeCodec, check_name, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
-from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.observe import Event, Events, WorkerStatus
 from taskcore.router import Router, any_task, tasks_of
 from taskcore.task import Call, Job, Task
@@ -31,6 +30,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from taskcore.deadletter import DeadLetterHook, DeadLetters
     from taskcore.schedules import Declarations, Schedules
     from taskcore.worker.hosting import Attend
+    from taskcore.workflows import Workflow, WorkflowOptions, Workflows
 
 __all__ = ["App"]
 
@@ -75,6 +75,7 @@ class App(Router):
         self._events = Events()
         layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware, lifespan=lifespan)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
+        self._host.begin_workflow = self.workflow
         self._lifespan = None if lifespan is None else partial(lifespan, self)
         #: Functions that stand in for dependencies in workers of this process: ``app.overrides[get_db] = fake_db``.
         self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -272,6 +273,19 @@ class App(Router):
     def schedules(self) -> Schedules:
         """Put, read, pause, remove and fire schedules while the program runs."""
         return self.schedule.schedules
+
+    # ── workflows ──
+
+    def workflow(self, name: str, **options: Unpack[WorkflowOptions]) -> Workflow:
+        """Begin a workflow: add steps to it, then submit it."""
+        return self.workflows.begin(name, options)
+
+    @property
+    def workflows(self) -> Workflows:
+        """Ask for workflows that were sent."""
+        from taskcore.workflows import Workflows  # noqa: PLC0415 - many programs have no workflows
+
+        return Workflows(self._host, self.settings, self._tasks, lambda: self.components)
 
     def worker_services(self) -> Services:
         """Return the parts that a worker of this app runs beside its jobs; for the test kit and for tools."""

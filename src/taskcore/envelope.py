@@ -224,11 +224,10 @@ def is_safe_id(text: str) -> bool:
 class NewerFormat(MalformedEnvelope):
     """The envelope has a newer format than this program reads; a newer worker can read it.
 
-    :ivar job_id, task: as far as they can be read.
+    :ivar job_id, task, data: as far as they can be read; the bytes, for a feature that knows the format.
     """
 
-    job_id = "?"
-    task = "?"
+    job_id, task, data = "?", "?", b""
 
 
 class _AnyFormat(msgspec.Struct):
@@ -251,7 +250,7 @@ def _newer_format(data: bytes) -> NewerFormat | None:
         facts=[f"this worker reads format {FORMAT}"],
         fix="upgrade the workers before the senders, then replay the dead letter",
     )
-    error.job_id, error.task = head.id[:ID_LIMIT], head.task[:ID_LIMIT]
+    error.job_id, error.task, error.data = head.id[:ID_LIMIT], head.task[:ID_LIMIT], data
     return error
 
 

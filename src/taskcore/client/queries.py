@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 import anyio
@@ -11,11 +12,11 @@ import msgspec
 
 from taskcore.backend import QueueStats
 from taskcore.components import Components
-from taskcore.errors import BrokerUnavailable, ResultNotKept, ResultTimeout, StoreRequired
+from taskcore.errors import BrokerUnavailable, ResultNotKept, StoreRequired
 from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
-from taskcore.records.parked import count_parked, find_parked
+from taskcore.records.parked import count_parked
 from taskcore.results import (
     ANY_TASK,
     CANCELLED,
@@ -32,7 +33,7 @@ from taskcore.toolkit.detached import Detached
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["JobQueries"]
+__all__ = ["JobQueries", "counts_of"]
 
 R = TypeVar("R")
 
@@ -49,7 +50,7 @@ class JobQueries:
         self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
         self.clock = components.clock
-        self._timeout = timeout
+        self.timeout = timeout
         self._detached = Detached()
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
@@ -72,7 +73,7 @@ class JobQueries:
             # A read without the time limit: what is known is an answer, also where a reply of the store takes longer.
             outcome = await self._records.outcomes.find(job.id)
         if outcome is None:
-            raise await self._timed_out(job, timeout or 0.0)
+            raise await import_module(WAITS).explain(self, job, timeout or 0.0)
         _refuse_other_task(job, outcome)
         return typed_outcome(outcome, job.task.contract)
 
@@ -113,10 +114,10 @@ class JobQueries:
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
-        stands, until = b"", anyio.current_time() + self._timeout
+        stands, until = b"", anyio.current_time() + self.timeout
         while not stands:
             try:
-                stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+                stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self.timeout)
             except BrokerUnavailable:
                 if anyio.current_time() > until:
                     raise
@@ -157,7 +158,7 @@ class JobQueries:
                 if not stats.unfinished:
                     break
                 if limit is not None and anyio.current_time() - began >= limit:
-                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {_counts(stats)}')
+                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {counts_of(stats)}')
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, 0.1)
 
@@ -185,36 +186,12 @@ class JobQueries:
         claim = decode_key_record(record.value)
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
-    async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
-        """Make the error of a wait that took too long, with what is known about the job."""
-        facts: list[str] = []
-        what = f"no result for job {job.id} of {job.task.name} after {timeout:g} s"
-        with anyio.move_on_after(self._timeout):
-            state = await self.status(job)
-            facts = [f"the job is: {state}"]
-            if not job.queue:
-                return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
-            [stats] = await self.admin.stats([job.queue])
-            facts = [
-                f"the job is: {state}",
-                f'queue "{job.queue}": {_counts(stats)}',
-            ]
-            if state == "queued" and not stats.leased:
-                facts.append("no job of this queue is running: is a worker listening to it?")
-            if state in {"scheduled", "unknown"} and self.store is not None:
-                parked = await find_parked(self.store, job.task.name)
-                if parked is not None:
-                    facts.append(f"worker {parked.worker} has parked jobs of {job.task.name}: {parked.why}")
-        return ResultTimeout(
-            what,
-            facts=facts,
-            fix="wait longer, or start a worker on that queue"
-            + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
-            job_id=job.id,
-        )
+
+WAITS = "taskcore.waits"  #: the feature that explains waits
 
 
-def _counts(stats: QueueStats) -> str:
+def counts_of(stats: QueueStats) -> str:
+    """Tell how many jobs a queue holds, as far as its broker can."""
     running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
     return f"{stats.ready} ready, {running} running, {scheduled} scheduled"
 

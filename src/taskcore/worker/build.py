@@ -24,6 +24,7 @@ __all__ = ["Hooks", "WorkerParts", "build_parts"]
 CANCELLING = "taskcore.cancelling"  #: the feature room that keeps cancelled jobs from starting, if the broker cannot
 KEEPING = "taskcore.keeping"  #: the feature room that keeps keys, and leases while the event loop stands still
 ROSTER = "taskcore.roster"  #: the feature that tells the store which workers live
+WORKFLOWS = "taskcore.workflows.worker"  #: the feature room that performs the steps of workflows
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
 
 
@@ -95,6 +96,7 @@ def build_parts(
         behind=keeper.behind,
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
+    performer.newer_formats = lambda *job: import_module(WORKFLOWS).begin(performer, settler, components, options, *job)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,

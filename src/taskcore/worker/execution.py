@@ -70,6 +70,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     :param marked: how many starts were counted when the job was inspected; ``found`` is what its marker had.
     :param starts: what the marker will have when the job starts, if it is as ``expected`` until then.
     :param seconds: how long its function ran.
+    :param beyond: of an envelope with a newer format: the error that says so, then what a feature makes of it.
     :param clear_at: the newest request to cancel under which the job may start; None if that is not known.
     """
 
@@ -92,6 +93,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     started_at: float = 0.0
     seconds: float | None = None
     clear_at: Version | None = None
+    beyond: Any = None
 
     @property
     def id(self) -> str:

@@ -58,7 +58,7 @@ class Performer:
         ack_early: Callable[[Execution], Awaitable[bool]],
         result_limit: int,
     ) -> None:
-        self._tasks = tasks
+        self.tasks = tasks
         self._events = components.events
         self._clock = components.clock
         self._admission = admission
@@ -67,9 +67,11 @@ class Performer:
         self._quarantine = admission.quarantine
         self._watch = watch
         self._ack_early = ack_early
-        self._result_limit = result_limit
+        self.result_limit = result_limit
         self.runners = runners
         self.failures = failures
+        #: Performs jobs whose envelopes have a newer format; None where no feature knows it.
+        self.newer_formats: Callable[[Execution, Slot], Awaitable[Outcome | None]] | None = None
         #: Goes around each run; the builder puts middleware there.
         self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
@@ -81,7 +83,7 @@ class Performer:
         early = self._decode(job)
         task = job.task
         if early is not None or task is None:
-            return early if task is None else finish_unrun(job, early)
+            return await self._end_early(job, slot, early)
         delivery, options = job.delivery, task.options
         alone = False
         if delivery.redeliveries or delivery.trail or self._always_inspects or options.rules.crashes == 1:
@@ -124,10 +126,11 @@ class Performer:
             if job.delivery.trail and job.trail is NOTHING_YET:
                 job.trail = decode_trail(job.delivery.trail)
         except NewerFormat as error:
+            job.beyond = error
             return Unregistered(error.what, self._clock())
         except MalformedEnvelope as error:
             return Malformed(error.what)
-        task = self._tasks.get(envelope.task)
+        task = self.tasks.get(envelope.task)
         if task is None:
             if not is_name(envelope.task):
                 return Malformed(f"{envelope.task[:NAME_SHOWN]!r} cannot be the name of a task")
@@ -143,6 +146,11 @@ class Performer:
         """Find whether the job's deadline is over; asked again after each wait: for the store, a thread, an answer."""
         deadline = job.envelope.deadline
         return DeadlinePassed() if deadline is not None and self._clock() >= deadline else None
+
+    async def _end_early(self, job: Execution, slot: Slot, early: Outcome | None) -> Outcome | None:
+        if job.beyond is not None and self.newer_formats is not None:
+            return await self.newer_formats(job, slot)
+        return early if job.task is None else finish_unrun(job, early)
 
     # ── run ──
 
@@ -233,8 +241,8 @@ class Performer:
     async def _elsewhere(self, job: Execution, task: Task[..., Any], fence: int, key: HeldKey | None) -> Outcome:
         """Run the function by a runner, which packs its result itself."""
         outcome = await self.runners.runner_of(task).run(job, task, fence, key)
-        if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
-            return self.failures.too_large(job, outcome.result, self._result_limit)
+        if isinstance(outcome, Returned) and len(outcome.result) > self.result_limit:
+            return self.failures.too_large(job, outcome.result, self.result_limit)
         return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
@@ -242,8 +250,8 @@ class Performer:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
             return self.failures.unencodable(job, error)
-        if len(result) > self._result_limit:
-            return self.failures.too_large(job, result, self._result_limit)
+        if len(result) > self.result_limit:
+            return self.failures.too_large(job, result, self.result_limit)
         return Returned(result)
 
 

@@ -57,7 +57,7 @@ class Settler:
         note_lost: Callable[[Execution], str],
         outage: Outage,
     ) -> None:
-        self._records = records
+        self.records = records  #: a feature may put its own in front
         self._events = events
         self._forget = forget
         self._lease = lease
@@ -186,13 +186,13 @@ class Settler:
 
         :raises BrokerUnavailable: committing the batch again does the steps that are not done yet.
         """
-        if self._records is not None:
-            await self._records.before(batch)
+        if self.records is not None:
+            await self.records.before(batch)
         failpoint("settle.ended")
         await self._settle(batch)
         failpoint("settle.settled")
-        if self._records is not None:
-            await self._records.after(batch)
+        if self.records is not None:
+            await self.records.after(batch)
         self._forget([one.job for one in batch if one.settled])
 
     async def _settle(self, batch: Sequence[Settlement]) -> None:

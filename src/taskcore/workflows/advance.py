@@ -1,0 +1,269 @@
+"""The advance: what the end of a step sets going, after its outcome is stored and before the broker forgets it.
+
+    1. marks        merged into the gates and maps of which it is a member; a full leaf is marked in its root
+    2. the end      of the workflow, if this was the last step or one that fails it: why no step starts, its outcome
+    3. next steps   published; stored or noticed as there already counts
+
+Everything has a name that follows from the workflow alone, so each line may be done again: by this worker after an
+outage, by the next one after a crash. A step is settled only when it has seen its own mark, and, where that was the
+last one, what follows from it. So some worker always sees the last mark, and is not done before it has acted on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from taskcore.backend import Outgoing
+from taskcore.records.names import outcome_name
+from taskcore.results import CANCELLED, EXPIRED, NO_BYTES, StoredOutcome, decode_outcome, encode_outcome
+from taskcore.store import ABSENT, Store, Write
+from taskcore.toolkit.failpoints import failpoint
+from taskcore.workflows.decide import (
+    Consequence,
+    MarkToSet,
+    StepKey,
+    after_child,
+    after_children,
+    after_no_children,
+    after_step,
+)
+from taskcore.workflows.envelope import PartOf
+from taskcore.workflows.mark_records import MarkRecords, NewMarks
+from taskcore.workflows.marks import LEAF, SKIPPED, SUCCEEDED, Mark, MarkCounts, is_full, mark, place_of
+from taskcore.workflows.names import gate_name, map_name, step_id, stop_name
+from taskcore.workflows.plan import Plan
+from taskcore.workflows.publish import StepSender
+from taskcore.workflows.reading import ListTooLarge, RecordReader
+
+__all__ = ["Advancer", "StepEnd"]
+
+
+class StepEnd(NamedTuple):
+    """A job of a workflow that has ended.
+
+    :param job_id: its id.
+    :param how: how it counts.
+    :param outcome: encoded; empty for an expansion.
+    """
+
+    job_id: str
+    plan: Plan
+    of: PartOf
+    how: Mark
+    outcome: bytes
+
+
+class _Group(NamedTuple):
+    """A record of marks that an end has to appear in.
+
+    :param gate: of this step; None for the children of the end's own map.
+    :param leaf: the leaf of these children; None for the root, or for the only record.
+    """
+
+    end: StepEnd
+    new: NewMarks
+    members: int
+    gate: int | None = None
+    leaf: int | None = None
+
+
+class _Found:
+    """What an advance has found to do."""
+
+    def __init__(self) -> None:
+        self.groups: list[_Group] = []
+        self.publish: list[tuple[StepEnd, StepKey]] = []
+        self.over: list[StepEnd] = []
+        self.failed: list[StepEnd] = []
+
+
+class Advancer:
+    """Sets going what follows from ended steps, many at a time.
+
+    :param spread: the broker deals jobs to workers one by one.
+    :param result_limit: bytes that the result of a workflow may have.
+    """
+
+    def __init__(
+        self, store: Store, reader: RecordReader, sender: StepSender, *, spread: bool, result_limit: int
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._sender = sender
+        self._spread = spread
+        self._result_limit = result_limit
+        self.marks = MarkRecords(store)
+
+    async def advance(self, ends: Sequence[StepEnd], now: float) -> dict[str, str]:
+        """Do the three lines for steps that have ended.
+
+        :param now: seconds since the epoch.
+        :return: why the broker refuses what follows, by the ids of the jobs that ended; they have to come again.
+        :raises BrokerUnavailable: doing all of it again is safe.
+        """
+        found = _Found()
+        for end in ends:
+            self._begin(found, end, now)
+        while found.groups:
+            groups, found.groups = found.groups, []
+            marked = await self.marks.add([group.new for group in groups])
+            failpoint("workflow.counted")
+            for group in groups:
+                if is_full(marked[group.new.name], group.members):
+                    await self._full(found, group, marked[group.new.name], now)
+        await self._close(found, now)
+        return await self._publish(found)
+
+    def _begin(self, found: _Found, end: StepEnd, now: float) -> None:
+        plan, of = end.plan, end.of
+        if of.part == "child":
+            key = StepKey(of.step, of.index)
+            consequence = after_child(plan, key, end.how)
+            self._take(found, end, consequence, now)
+            if not consequence.fails:
+                place = place_of(of.index, of.width, spread=self._spread)
+                name = map_name(of.workflow, of.step, place.leaf)
+                new = NewMarks(name, mark(place.position, end.how), _life(plan, now))
+                found.groups.append(_Group(end, new, place.members, leaf=place.leaf))
+        elif of.part == "expand":
+            self._take(found, end, after_no_children(plan, of.step, end.how), now)
+        elif of.part == "begin":
+            found.failed.append(end)
+        else:
+            self._take(found, end, after_step(plan, of.step, end.how), now)
+
+    def _take(self, found: _Found, end: StepEnd, consequence: Consequence, now: float) -> None:
+        """Note what follows."""
+        found.publish += [(end, key) for key in consequence.publish]
+        found.groups += [self._gate(end, one, now) for one in consequence.marks]
+        if consequence.over:
+            found.over.append(end)
+        if consequence.fails:
+            found.failed.append(end)
+
+    def _gate(self, end: StepEnd, one: MarkToSet, now: float) -> _Group:
+        new = NewMarks(gate_name(end.of.workflow, one.gate), mark(one.position, one.how), _life(end.plan, now))
+        return _Group(end, new, one.members, gate=one.gate)
+
+    async def _full(self, found: _Found, group: _Group, marks: bytes, now: float) -> None:
+        """Note what follows from a full record: a gate opens, a leaf is marked in its root, a map has ended."""
+        end = group.end
+        plan, of = end.plan, end.of
+        if group.gate is not None:
+            if group.gate == len(plan.steps):
+                found.over.append(end)
+            else:
+                found.publish.append((end, StepKey(group.gate)))
+            return
+        if group.leaf is not None:
+            leaves = -(-of.width // LEAF)
+            new = NewMarks(map_name(of.workflow, of.step), mark(group.leaf, SUCCEEDED), _life(plan, now))
+            found.groups.append(_Group(end, new, leaves))
+            return
+        tally = MarkCounts.of(marks) if of.width <= LEAF else await self._tally(of)
+        self._take(found, end, after_children(plan, of.step, tally), now)
+
+    async def _tally(self, of: PartOf) -> MarkCounts:
+        """Count the children of a map by all of its leaves."""
+        leaves = [map_name(of.workflow, of.step, leaf) for leaf in range(-(-of.width // LEAF))]
+        tallies = [MarkCounts.of(marks or b"") for marks in await self._reader.values(leaves)]
+        return MarkCounts(*map(sum, zip(*tallies, strict=True)))
+
+    async def _close(self, found: _Found, now: float) -> None:
+        """End workflows: no step starts any more, and the outcome is there."""
+        writes: list[Write] = []
+        for end in found.failed:
+            writes += self._ending(end, "failed", _failure(end), now)
+        for end in found.over:
+            writes += self._ending(end, "ended", await self._outcome(end), now)
+        if writes:
+            await self._store.put_many(writes)
+            failpoint("workflow.closed")
+
+    def _ending(self, end: StepEnd, why: str, outcome: bytes, now: float) -> list[Write]:
+        workflow, plan = end.of.workflow, end.plan
+        return [
+            Write(key=stop_name(workflow), value=why.encode(), expect=ABSENT, keep=_life(plan, now), reserve=True),
+            Write(key=outcome_name(workflow), value=outcome, expect=ABSENT, keep=plan.keep, reserve=True),
+        ]
+
+    async def _outcome(self, end: StepEnd) -> bytes:
+        """Find the outcome of a workflow whose steps have all ended: the first result of its last steps."""
+        plan, workflow = end.plan, end.of.workflow
+        for number in plan.results:
+            step = plan.steps[number]
+            if step.over is not None:
+                outcome = await self._outcome_of_map(workflow, plan, number)
+                if outcome is not None:
+                    return outcome
+                continue
+            job_id = step_id(workflow, StepKey(number))
+            data: bytes | None = end.outcome
+            if end.job_id != job_id:
+                [data] = await self._reader.values([outcome_name(job_id)])
+            stored = None if not data else decode_outcome(data)
+            if stored is not None and stored.state == "succeeded":
+                return encode_outcome(msgspec.structs.replace(stored, task=""))
+            if step.has_default:
+                return encode_outcome(StoredOutcome("succeeded", step.default))
+        return CANCELLED
+
+    async def _outcome_of_map(self, workflow: str, plan: Plan, number: int) -> bytes | None:
+        """Join the results of the children of the last step; None if it is skipped."""
+        width = await self._reader.width(workflow, plan, number)
+        wants = plan.steps[number].at_least is not None
+        try:
+            ended = width and await self._reader.children(workflow, plan, number, width, outcomes=wants)
+        except ListTooLarge as error:
+            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {error}"))
+        if width == 0:
+            return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(b"[]")))
+        if not ended or ended.how is SKIPPED:
+            return None
+        if len(ended.result) > self._result_limit:
+            size = f"its results have {len(ended.result):,} bytes together, the limit is {self._result_limit:,}"
+            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {size}"))
+        return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(ended.result)))
+
+    async def _publish(self, found: _Found) -> dict[str, str]:
+        """Publish the next steps, unless their workflow ends here."""
+        stopped = {end.of.workflow for end in found.failed}
+        ended_by: dict[str, str] = {}
+        messages: dict[str, Outgoing] = {}
+        for end, key in found.publish:
+            if end.of.workflow not in stopped:
+                message = self._sender.message(end.of.workflow, end.plan, key, width=end.of.width)
+                messages[message.id] = message
+                ended_by[message.id] = end.job_id
+        if not messages:
+            return {}
+        refused = await self._sender.publish(list(messages.values()))
+        failpoint("workflow.continued")
+        return {ended_by[job_id]: why for job_id, why in refused.items()}
+
+
+def _life(plan: Plan, now: float) -> float:
+    """Return the seconds for which the records of a workflow are kept: until no step of it can start, and a while."""
+    return max(plan.deadline - now, 0.0) + AFTER_DEADLINE
+
+
+AFTER_DEADLINE = 3_600.0  #: seconds that records outlive the deadline: clocks differ, and a step may run across it
+
+
+def _failure(end: StepEnd) -> bytes:
+    """Make the outcome of a workflow that fails because of a step."""
+    step = end.plan.steps[end.of.step]
+    name = step.name if end.of.part != "child" else f"{step.name}[{end.of.index}]"
+    stored = decode_outcome(end.outcome) if end.outcome else StoredOutcome("dead", reason="it cannot run")
+    if stored.state == "expired":
+        return EXPIRED
+    if stored.state == "succeeded":
+        return encode_outcome(StoredOutcome("dead", reason=f"step {step.name}: too few of its children succeeded"))
+    if stored.state == "cancelled":
+        return encode_outcome(StoredOutcome("dead", reason=f"step {name} was cancelled"))
+    error = stored.error if end.of.step == end.plan.last and end.of.part == "step" else NO_BYTES
+    reason = f"step {name}: {stored.reason}"
+    return encode_outcome(StoredOutcome("dead", reason=reason, error=error, record=stored.record))

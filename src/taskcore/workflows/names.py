@@ -1,0 +1,107 @@
+"""The names of the records of workflows, and the ids of their jobs: all of them follow from the workflow's id alone.
+
+    workflow/<id>                    its plan                                          plan.py
+    workflow/<id>/stop               why no further step starts; written once          stops.py
+    workflow/<id>/list/<step>/<k>    500 elements of a list that was known             submit.py
+    workflow/<id>/width/<step>       how many children a map has                       expand.py
+    workflow/<id>/gate/<step>        marks of the steps that one step waits for        marks.py
+    workflow/<id>/map/<step>[/<leaf>] marks of the children of a map                   marks.py
+    workflows/recent/<number>        one of the newest, for lists                      workflows.py
+    job/<id>                         how it ended: the outcome of an ordinary job
+    job/<id of a step>               how a step ended, for as long as the workflow may run
+
+So whatever a worker writes or publishes may be written or published again by any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from functools import cache
+from uuid import UUID
+
+from taskcore.workflows.decide import StepKey
+
+__all__ = [
+    "begin_id",
+    "expand_id",
+    "gate_name",
+    "list_name",
+    "map_name",
+    "plan_name",
+    "recent_name",
+    "recent_names",
+    "replay_id",
+    "step_id",
+    "stop_name",
+    "width_name",
+]
+
+RECENT = 512  #: workflows that are remembered for lists
+
+
+def plan_name(workflow: str) -> str:
+    """Name the record of a plan."""
+    return f"workflow/{workflow}"
+
+
+def stop_name(workflow: str) -> str:
+    """Name the record that says why no further step starts."""
+    return f"workflow/{workflow}/stop"
+
+
+def list_name(workflow: str, step: int, chunk: int) -> str:
+    """Name a part of a list that was known when the workflow was sent."""
+    return f"workflow/{workflow}/list/{step}/{chunk}"
+
+
+def width_name(workflow: str, step: int) -> str:
+    """Name the record of how many children a map has."""
+    return f"workflow/{workflow}/width/{step}"
+
+
+def gate_name(workflow: str, gate: int) -> str:
+    """Name the marks of the steps that one step waits for."""
+    return f"workflow/{workflow}/gate/{gate}"
+
+
+def map_name(workflow: str, step: int, leaf: int | None = None) -> str:
+    """Name the marks of the children of a map, or of one leaf of them."""
+    return f"workflow/{workflow}/map/{step}" + ("" if leaf is None else f"/{leaf}")
+
+
+def step_id(workflow: str, key: StepKey) -> str:
+    """Derive the id of a step's job."""
+    return _derived(f"step|{workflow}|{key.step}|{'' if key.child is None else key.child}")
+
+
+def expand_id(workflow: str, step: int, chunk: int) -> str:
+    """Derive the id of the job that publishes a part of a map's children."""
+    return _derived(f"expand|{workflow}|{step}|{chunk}")
+
+
+def begin_id(workflow: str) -> str:
+    """Derive the id of the job that publishes the first steps."""
+    return _derived(f"begin|{workflow}")
+
+
+def replay_id(workflow: str) -> str:
+    """Derive the id of the workflow that goes on with one that has ended."""
+    return _derived(f"replay|{workflow}")
+
+
+def recent_name(workflow: str) -> str:
+    """Name the record in which a workflow is remembered for lists, until a newer one takes its place."""
+    return recent_names()[zlib.crc32(workflow.encode()) % RECENT]
+
+
+@cache
+def recent_names() -> tuple[str, ...]:
+    """Name all records in which workflows are remembered for lists."""
+    return tuple(f"workflows/recent/{number}" for number in range(RECENT))
+
+
+def _derived(text: str) -> str:
+    """Make a UUID of version 8 that follows from a text."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return str(UUID(int=int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0b11 << 62) | 8 << 76 | 0b10 << 62))

@@ -1,0 +1,90 @@
+"""Publishing the jobs of a workflow under ids that follow from it, so that a repeat is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from taskcore.backend import Backend, Outgoing, Refused, Uncertain
+from taskcore.components import Components
+from taskcore.errors import BrokerUnavailable
+from taskcore.workflows.decide import StepKey
+from taskcore.workflows.envelope import STEP_FORMAT, PartOf, StepEnvelope
+from taskcore.workflows.names import begin_id, expand_id, step_id
+from taskcore.workflows.plan import CHUNK, Plan
+
+__all__ = ["StepSender"]
+
+
+class StepSender:
+    """Makes and publishes the messages of steps.
+
+    :param source: the sender's name, written into the envelopes.
+    """
+
+    def __init__(self, components: Components, source: str | None) -> None:
+        self._backend: Backend = components.backend
+        self._clock: Callable[[], float] = components.clock
+        self._encode = components.codec.encode
+        self._source = source
+
+    def message(self, workflow: str, plan: Plan, key: StepKey, *, width: int = 0, args: bytes = b"{}") -> Outgoing:
+        """Make the message of a step, of a child of a map, or of a map's first expansion."""
+        if key.child is not None:
+            of = PartOf(workflow=workflow, part="child", step=key.step, index=key.child, width=width)
+            return self._message(plan, of, step_id(workflow, key), args, plan.steps[key.step].delay)
+        if plan.steps[key.step].over is not None:
+            return self.expansion(workflow, plan, key.step, 0)
+        of = PartOf(workflow=workflow, step=key.step)
+        return self._message(plan, of, step_id(workflow, key), args, plan.steps[key.step].delay)
+
+    def expansion(self, workflow: str, plan: Plan, number: int, chunk: int, width: int = 0) -> Outgoing:
+        """Make the message of the job that publishes a part of a map's children."""
+        of = PartOf(workflow=workflow, part="expand", step=number, index=chunk, width=width)
+        return self._message(plan, of, expand_id(workflow, number, chunk), b"{}", 0.0)
+
+    def beginning(self, workflow: str, plan: Plan) -> Outgoing:
+        """Make the message of the job that publishes the first steps; of the first step, if it is one."""
+        roots = list(plan.roots)
+        if len(roots) == 1:
+            return self.message(workflow, plan, StepKey(roots[0]))
+        of = PartOf(workflow=workflow, part="begin", step=roots[0])
+        return self._message(plan, of, begin_id(workflow), b"{}", 0.0)
+
+    def _message(self, plan: Plan, of: PartOf, job_id: str, args: bytes, delay: float) -> Outgoing:
+        step = plan.steps[of.step]
+        envelope = StepEnvelope(
+            v=STEP_FORMAT,
+            id=job_id,
+            task=step.task,
+            version=step.version,
+            queue=step.queue,
+            args=msgspec.Raw(args),
+            enqueued_at=self._clock(),
+            deadline=plan.deadline,
+            correlation_id=plan.correlation_id,
+            source=self._source,
+            headers=step.headers,
+            of=of,
+        )
+        return Outgoing(step.queue, job_id, self._encode(envelope), b"", delay)  # type: ignore[arg-type]  # any struct
+
+    async def publish(self, messages: Sequence[Outgoing]) -> dict[str, str]:
+        """Publish messages; return why some were refused, by their ids.
+
+        :raises BrokerUnavailable: some may not be stored; publishing all of them again is safe.
+        """
+        refused: dict[str, str] = {}
+        for batch in _chunks(messages):
+            for message, answer in zip(batch, await self._backend.publish(batch), strict=True):
+                if isinstance(answer, Uncertain):
+                    raise BrokerUnavailable(f"the next step of a workflow may not be published: {answer.why}")
+                if isinstance(answer, Refused):
+                    refused[message.id] = answer.why
+        return refused
+
+
+def _chunks(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+    for start in range(0, len(messages), CHUNK):
+        yield list(messages[start : start + CHUNK])
