@@ -71,13 +71,14 @@ async def run(
     dice, ledger = random.Random(seed), folder / "ledger"
     ledger.touch()
     async with AsyncExitStack() as exits:
-        environment = os.environ | _timetables(seconds) | {
+        environment = os.environ | {
             "TASKCORE_URL": await _address(broker, folder, exits),
             "TASKCORE_LEASE": LEASE,
             "CODE_INDEX_CATALOGUE": str(folder / "catalogue.sqlite"),
         }  # fmt: skip
         if store is not None:
             environment["TASKCORE_STORE"] = await _address(store, folder, exits)
+        environment |= _timetables(seconds)  # now that the servers are there, which may have taken a minute
         preview = await _ask(environment, "preview", ledger, seconds + SETTLING + 120)
         workers = [Worker(environment, ledger, folder / f"worker-{number}.log") for number in (1, 2)]
         try:
