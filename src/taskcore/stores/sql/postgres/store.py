@@ -22,7 +22,7 @@ from taskcore.connections.postgres.session import Connection, PostgresSession, i
 from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import check_names, check_writes, refusal
-from taskcore.stores.sql.postgres.diagnose import diagnose
+from taskcore.connections.postgres.diagnose import diagnose
 from taskcore.stores.sql.postgres.layout import CHANNEL, CLEAN, hashes_in, key_hash, name, prepare, read, write_distinct
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.batching import GroupCommit

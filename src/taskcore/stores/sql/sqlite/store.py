@@ -20,7 +20,7 @@ from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon
 from taskcore.errors import StoreRefused
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import check_names, check_writes, refusal
-from taskcore.stores.sql.sqlite.diagnose import diagnose
+from taskcore.connections.sqlite.diagnose import diagnose
 from taskcore.stores.sql.sqlite.layout import clean, find, is_refusal, prepare, write_all
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.diagnostics import Diagnosis

@@ -1,0 +1,112 @@
+"""PostgresAdmin: counts, purging, removing, dead letters. The id of a dead letter is the number of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
+from taskcore.backends.sql.messages import letter_number
+from taskcore.backends.sql.postgres.layout import DELETE, DROP, LETTER, LETTERS, LOCATE, PURGE, QUEUES, REMOVE, STATS
+from taskcore.backends.sql.postgres.publish import PostgresPublisher
+from taskcore.connections.postgres.session import Connection, PostgresSession
+
+__all__ = ["PostgresAdmin"]
+
+PURGE_BATCH: Final = 1_000  #: jobs deleted in one statement
+PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "scheduled", "leased": "leased"}
+
+
+class PostgresAdmin:
+    """Counts, purging, removing, dead letters."""
+
+    def __init__(self, session: PostgresSession, publisher: PostgresPublisher) -> None:
+        self._session = session
+        self._publisher = publisher
+
+    # ── queues ──
+
+    async def queues(self) -> Sequence[str]:
+        """Return the queues that have jobs or dead letters, or on which a worker has waited."""
+        return sorted(queue for (queue,) in await self._ask(QUEUES, {}))
+
+    async def stats(self, queue: str) -> QueueStats:
+        """Return how full the queue is; its jobs are counted one by one."""
+        [(ready, leased, scheduled, dead, oldest)] = await self._ask(STATS, {"queue": queue})
+        age = None if oldest is None else max(oldest, 0.0)
+        return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
+
+    async def purge(self, queue: str) -> int:
+        """Delete all jobs that are ready or scheduled, a batch at a time; return how many."""
+        total = 0
+        while True:
+            [(purged,)] = await self._ask(PURGE, {"queue": queue, "limit": PURGE_BATCH}, repeatable=False)
+            total += purged
+            if not purged:
+                return total
+
+    async def delete(self, queue: str) -> None:
+        """Delete the queue and everything in it."""
+
+        async def delete(connection: Connection) -> None:
+            async with connection.transaction():
+                for statement in DELETE:
+                    await connection.execute(statement.encode(), {"queue": queue})
+
+        await self._session.run(delete, repeatable=True)
+
+    # ── jobs ──
+
+    async def remove(self, queue: str, job_id: str) -> bool:
+        """Delete one job that is not leased; return whether it was there."""
+        [(removed,)] = await self._ask(REMOVE, {"queue": queue, "job": job_id}, repeatable=False)
+        return bool(removed)
+
+    async def locate(self, queue: str, job_id: str) -> Place | None:
+        """Return where the job is now."""
+        rows = await self._ask(LOCATE, {"queue": queue, "job": job_id})
+        return PLACE_NAMES[rows[0][0]] if rows else None
+
+    # ── dead letters ──
+
+    async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
+        """Return dead letters, oldest first, a page at a time."""
+        values = {"queue": queue, "limit": limit, "after": letter_number(after) or 0}
+        return [_letter_of(row) for row in await self._ask(LETTERS, values)]
+
+    async def letter(self, letter_id: str) -> Letter | None:
+        """Return one dead letter."""
+        number = letter_number(letter_id)
+        rows = await self._ask(LETTER, {"letter": number}) if number is not None else []
+        return _letter_of(rows[0]) if rows else None
+
+    async def replay(self, letter_id: str, job: Outgoing) -> Published:
+        """Publish the job and delete the letter, in one transaction."""
+        [published] = await self._publisher.publish_part([job], letter=letter_number(letter_id))
+        return published
+
+    async def drop(self, letter_id: str) -> bool:
+        """Delete a dead letter; return whether it was there."""
+        number = letter_number(letter_id)
+        if number is None:
+            return False
+
+        async def drop(connection: Connection) -> int:
+            return (await connection.execute(DROP, {"letter": number})).rowcount
+
+        return bool(await self._session.run(drop))
+
+    async def _ask(
+        self, statement: str, values: Mapping[str, Any], *, repeatable: bool = True
+    ) -> list[tuple[Any, ...]]:
+        async def ask(connection: Connection) -> list[tuple[Any, ...]]:
+            async with connection.cursor(binary=True) as cursor:
+                await cursor.execute(statement.encode(), values)
+                return await cursor.fetchall()
+
+        return await self._session.run(ask, repeatable=repeatable)
+
+
+def _letter_of(row: tuple[Any, ...]) -> Letter:
+    number, queue, envelope, trail, reason, when = row
+    return Letter(id=str(number), queue=queue, envelope=envelope, trail=trail, reason=reason, when=when)

@@ -1,0 +1,120 @@
+"""Settling and extending: verdicts and leases, one statement for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Self
+
+from psycopg.types.numeric import Int8
+
+from taskcore.backend import Delivery
+from taskcore.backends.sql.messages import ACK_EFFECT, Receipt, effect_of, read_ticket
+from taskcore.backends.sql.postgres.layout import ACK, EXTEND, SETTLE, prepare
+from taskcore.connections.postgres.address import PostgresAddress
+from taskcore.connections.postgres.session import Connection, PostgresSession
+from taskcore.lifecycle import Verdict
+
+__all__ = ["PostgresExtender", "PostgresSettler", "extend_all"]
+
+BATCH_JOBS: Final = 1_000  #: jobs in one statement
+
+
+class PostgresSettler:
+    """Carries out verdicts and renews leases for one source.
+
+    :param lease: seconds.
+    :param wake: is called with the queues that got a job back.
+    """
+
+    def __init__(self, session: PostgresSession, lease: float, wake: Callable[[Iterable[str]], None]) -> None:
+        self._session = session
+        self._lease = lease
+        self._wake = wake
+
+    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
+        """Carry out the verdicts; return the deliveries whose lease was lost.
+
+        :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        """
+        lost: list[Delivery] = []
+        for start in range(0, len(batch), BATCH_JOBS):
+            part = batch[start : start + BATCH_JOBS]
+            done = await self._session.run(lambda connection, part=part: settle_all(connection, part))
+            lost += [delivery for delivery, _ in part if delivery.receipt.job not in done]
+        self._wake({delivery.queue for delivery, verdict in batch if effect_of(verdict).returns})
+        return lost
+
+    async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Renew the leases; return the deliveries whose lease was lost before.
+
+        :raises BrokerUnavailable: leases are as they were, or longer.
+        """
+        lost: list[Delivery] = []
+        for start in range(0, len(batch), BATCH_JOBS):
+            part = batch[start : start + BATCH_JOBS]
+            held = [delivery.receipt for delivery in part]
+            done = await self._session.run(
+                lambda connection, held=held: extend_all(connection, held, self._lease), repeatable=True
+            )
+            lost += [delivery for delivery in part if delivery.receipt.job not in done]
+        return lost
+
+
+async def settle_all(connection: Connection, batch: Sequence[tuple[Delivery, Verdict]]) -> set[str]:
+    """Carry out the verdicts; return the ids of the jobs that were still leased."""
+    effects = [effect_of(verdict) for _, verdict in batch]
+    columns = {
+        "jobs": [delivery.receipt.job for delivery, _ in batch],
+        "tokens": [Int8(delivery.receipt.token) for delivery, _ in batch],
+    }
+    statement = ACK
+    if any(effect is not ACK_EFFECT for effect in effects):
+        statement = SETTLE
+        columns |= {
+            "kinds": [effect.kind for effect in effects],
+            "afters": [effect.after for effect in effects],
+            "trails": [effect.trail for effect in effects],
+            "reasons": [effect.reason.replace("\0", "\\0") for effect in effects],
+        }
+    async with connection.cursor(binary=True) as cursor:
+        await cursor.execute(statement, columns, prepare=True)
+        return {job for (job,) in await cursor.fetchall()}
+
+
+async def extend_all(connection: Connection, held: Sequence[Receipt], lease: float) -> set[str]:
+    """Renew leases; return the ids of the jobs that were still leased."""
+    columns = {"jobs": [one.job for one in held], "tokens": [Int8(one.token) for one in held], "lease": lease}
+    async with connection.cursor(binary=True) as cursor:
+        await cursor.execute(EXTEND, columns, prepare=True)
+        return {job for (job,) in await cursor.fetchall()}
+
+
+class PostgresExtender:
+    """Renews leases by their tickets, over a connection of its own. Use it with ``async with``.
+
+    :param lease: seconds.
+    """
+
+    def __init__(self, address: PostgresAddress, lease: float) -> None:
+        self._address = address
+        self._lease = lease
+        self._session: PostgresSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = PostgresSession(self._address, prepare)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._session is not None:
+            self._session.drop()
+
+    async def extend(self, tickets: Sequence[bytes]) -> list[bytes]:
+        """Renew the leases; return the tickets of those that were lost before.
+
+        :raises BrokerUnavailable: leases are as they were, or longer.
+        """
+        if self._session is None:
+            raise RuntimeError("an extender works inside its context only")
+        held = [read_ticket(ticket) for ticket in tickets]
+        done = await self._session.run(lambda connection: extend_all(connection, held, self._lease), repeatable=True)
+        return [ticket for ticket, one in zip(tickets, held, strict=True) if one.job not in done]

@@ -1,0 +1,86 @@
+"""SqliteAdmin: counts, purging, removing, dead letters. The id of a dead letter is the number of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused
+from taskcore.backends.sql.messages import letter_number
+from taskcore.backends.sql.sqlite import ledger
+from taskcore.backends.sql.sqlite.consumer import SqliteQueues
+
+__all__ = ["SqliteAdmin"]
+
+PURGE_BATCH: Final = 1_000  #: jobs deleted in one transaction
+
+
+class SqliteAdmin:
+    """Counts, purging, removing, dead letters."""
+
+    def __init__(self, file: SqliteQueues) -> None:
+        self._file = file
+
+    # ── queues ──
+
+    async def queues(self) -> Sequence[str]:
+        """Return the queues that exist."""
+        return await self._file.look(ledger.queues)
+
+    async def stats(self, queue: str) -> QueueStats:
+        """Return how full the queue is; its jobs are counted one by one."""
+        return await self._file.look(lambda connection, now: ledger.stats(connection, now, queue))
+
+    async def purge(self, queue: str) -> int:
+        """Delete all jobs that are ready or scheduled, a batch at a time; return how many."""
+        total = 0
+        while True:
+            purged = await self._file.do(lambda connection, now: ledger.purge(connection, now, queue, PURGE_BATCH))
+            total += purged
+            if purged < PURGE_BATCH:
+                return total
+
+    async def delete(self, queue: str) -> None:
+        """Delete the queue and everything in it."""
+        await self._file.do(lambda connection, now: ledger.delete(connection, now, queue))
+
+    # ── jobs ──
+
+    async def remove(self, queue: str, job_id: str) -> bool:
+        """Delete one job that is not leased; return whether it was there."""
+        return await self._file.do(lambda connection, now: ledger.remove(connection, now, queue, job_id))
+
+    async def locate(self, queue: str, job_id: str) -> Place | None:
+        """Return where the job is now."""
+        return await self._file.look(lambda connection, now: ledger.locate(connection, now, queue, job_id))
+
+    # ── dead letters ──
+
+    async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
+        """Return dead letters, oldest first, a page at a time."""
+        behind = letter_number(after) or 0
+        return await self._file.look(lambda connection, now: ledger.letters(connection, now, queue, limit, behind))
+
+    async def letter(self, letter_id: str) -> Letter | None:
+        """Return one dead letter."""
+        number = letter_number(letter_id)
+        if number is None:
+            return None
+        return await self._file.look(lambda connection, now: ledger.letter(connection, now, number))
+
+    async def replay(self, letter_id: str, job: Outgoing) -> Published:
+        """Publish the job and delete the letter, in one transaction."""
+        number = letter_number(letter_id)
+        [published] = await self._file.do(
+            lambda connection, now: ledger.publish(connection, now, [job], number),
+            refusal=[Refused("SQLite refuses the job: a value is too large")],
+        )
+        self._file.wake()
+        return published
+
+    async def drop(self, letter_id: str) -> bool:
+        """Delete a dead letter; return whether it was there."""
+        number = letter_number(letter_id)
+        if number is None:
+            return False
+        return await self._file.do(lambda connection, _: ledger.drop(connection, number))

@@ -1,0 +1,181 @@
+"""The file and its threads: one that carries out whatever has arrived as one transaction, one that waits for changes.
+
+SQLite cannot push. While a source of this program sleeps, the second thread asks 200 times a second whether the file
+has changed, which reads a counter in shared memory.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
+
+import anyio
+
+from taskcore.backends.sql.sqlite.layout import prepare
+from taskcore.backends.sql.sqlite.ledger import clean
+from taskcore.connections.sqlite.address import SqliteAddress
+from taskcore.connections.sqlite.file import SqliteFile
+from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
+from taskcore.errors import BrokerUnavailable
+
+__all__ = ["Refusal", "SqliteQueues"]
+
+T = TypeVar("T")
+
+POLL_SECONDS: Final = 0.005  #: seconds between two questions whether the file has changed, while a source sleeps
+CLEAN_EVERY: Final = 5.0  #: seconds, at least, between two deletions of ids of ended jobs
+CLEAN_IDLE: Final = 60.0  #: seconds after which a program that writes nothing looks for them
+CLEAN_BATCH: Final = 2_000  #: ids deleted in one transaction
+
+#: A piece of work: what it does in a transaction, at this time.
+Work: TypeAlias = Callable[[sqlite3.Connection, float], T]
+
+
+class Refusal(NamedTuple):
+    """The answer to work that SQLite refuses: a value that it never takes."""
+
+    why: str
+
+
+class Piece(NamedTuple, Generic[T]):
+    """A piece of work for the thread.
+
+    :param needed: asks, without any lock, whether there is something to do; if not, the answer is ``nothing``.
+    :param reads: it writes nothing, so it needs no lock.
+    """
+
+    work: Work[T]
+    needed: Work[bool] | None = None
+    nothing: Any = None
+    reads: bool = False
+
+
+class SqliteQueues:
+    """The open file, for all sources of one backend."""
+
+    def __init__(self, address: SqliteAddress) -> None:
+        self.address = address
+        self._writer: SqliteThread[Piece[Any], Any] = SqliteThread(
+            "queues", address, begin=prepare, work=_carry_out, idle_work=self._clean, idle_after=lambda: CLEAN_IDLE
+        )
+        self._watcher: SqliteThread[None, None] = SqliteThread(
+            "queue changes",
+            address,
+            begin=self._begin_to_watch,
+            work=lambda _, items: items,
+            idle_work=self._watch,
+            idle_after=lambda: POLL_SECONDS if self._sleepers else None,
+        )
+        self._sleepers: set[anyio.Event] = set()
+        self._call_soon: CallSoon | None = None
+        self._seen: int | None = None  # in the watching thread: the data version at the last look
+        self._cleaned = 0.0  # in the writing thread
+
+    async def open(self) -> None:
+        """Open the file, and make it and the tables if they are not there.
+
+        :raises BrokerUnavailable: it cannot be opened.
+        """
+        self._call_soon = call_soon_in_loop()
+        try:
+            await self.do(lambda connection, _: connection.execute("SELECT 1").fetchone())
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._watcher.close()
+        await self._writer.close()
+
+    async def do(
+        self, work: Work[T], *, needed: Work[bool] | None = None, nothing: T | None = None, refusal: T | None = None
+    ) -> T:
+        """Do the work in a transaction; it is durable when this returns.
+
+        :param needed: see :class:`Piece`.
+        :param refusal: the answer if SQLite refuses a value; without one that is an error.
+        :raises BrokerUnavailable: it was not done; after a timeout it may have been.
+        """
+        answer = await self._writer.ask(Piece(work, needed, nothing))
+        if isinstance(answer, Refusal):
+            if refusal is None:
+                raise BrokerUnavailable(f"the SQLite file {self.address.path} refuses a value: {answer.why}")
+            return refusal
+        return cast("T", answer)
+
+    async def look(self, work: Work[T]) -> T:
+        """Do work that only reads, without a lock.
+
+        :raises BrokerUnavailable: it was not done.
+        """
+        return cast("T", await self._writer.ask(Piece(work, reads=True)))
+
+    # ── waking sources ──
+
+    async def sleep(self) -> anyio.Event:
+        """Return an event that is set when the file has changed; give it back to ``awake``."""
+        event = anyio.Event()
+        is_first = not self._sleepers
+        self._sleepers.add(event)
+        if is_first:
+            await self._watcher.ask(None)
+        return event
+
+    def awake(self, event: anyio.Event) -> None:
+        """Forget a sleeper."""
+        self._sleepers.discard(event)
+
+    def wake(self) -> None:
+        """Wake all sleeping sources of this program."""
+        for event in self._sleepers:
+            event.set()
+
+    # ── in the threads ──
+
+    def _clean(self, file: SqliteFile) -> None:
+        """Forget ended jobs, a bounded step at a time."""
+        now = time.monotonic()
+        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, time.time(), CLEAN_BATCH) < CLEAN_BATCH:
+            self._cleaned = now
+
+    def _begin_to_watch(self, file: SqliteFile) -> None:
+        prepare(file)
+        self._seen = None
+
+    def _watch(self, file: SqliteFile) -> None:
+        change = file.connection.execute("PRAGMA data_version").fetchone()[0]  # another one after each commit of others
+        if change != self._seen and self._call_soon is not None:
+            self._seen = change
+            self._call_soon(self.wake)
+
+
+def _carry_out(file: SqliteFile, pieces: list[Piece[Any]]) -> Sequence[Any]:
+    """Do what is needed in one transaction; each piece in its own if SQLite refuses a value of one of them."""
+    connection, now = file.connection, time.time()
+    answers: list[Any] = []
+    writing: list[tuple[int, Piece[Any]]] = []
+    for place, piece in enumerate(pieces):
+        answers.append(piece.work(connection, now) if piece.reads else piece.nothing)
+        if not piece.reads and (piece.needed is None or piece.needed(connection, now)):
+            writing.append((place, piece))
+    if not writing:
+        return answers
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        now = time.time()
+        for place, piece in writing:
+            answers[place] = piece.work(connection, now)
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if not isinstance(error, sqlite3.DataError | sqlite3.IntegrityError | OverflowError):
+            raise
+        if len(pieces) == 1:
+            return [Refusal(str(error))]
+    else:
+        return answers
+    return [answer for piece in pieces for answer in _carry_out(file, [piece])]
