@@ -18,6 +18,7 @@ from taskcore.backends.sql.sqlite.ledger import clean
 from taskcore.connections.sqlite.address import SqliteAddress
 from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
+from taskcore.connections.sqlite.transactions import NEEDS_LOCK, SqliteTransactions
 from taskcore.errors import BrokerUnavailable
 
 __all__ = ["Refusal", "SqliteQueues"]
@@ -26,7 +27,6 @@ T = TypeVar("T")
 
 POLL_SECONDS: Final = 0.005  #: seconds between two questions whether the file has changed, while a source sleeps
 CLEAN_EVERY: Final = 5.0  #: seconds, at least, between two deletions of ids of ended jobs
-CLEAN_IDLE: Final = 60.0  #: seconds after which a program that writes nothing looks for them
 CLEAN_BATCH: Final = 2_000  #: ids deleted in one transaction
 
 #: A piece of work: what it does in a transaction, at this time.
@@ -57,9 +57,7 @@ class SqliteQueues:
 
     def __init__(self, address: SqliteAddress) -> None:
         self.address = address
-        self._writer: SqliteThread[Piece[Any], Any] = SqliteThread(
-            "queues", address, begin=prepare, work=_carry_out, idle_work=self._clean, idle_after=lambda: CLEAN_IDLE
-        )
+        self._writer = SqliteTransactions(address, _QueueWork())
         self._watcher: SqliteThread[None, None] = SqliteThread(
             "queue changes",
             address,
@@ -71,7 +69,6 @@ class SqliteQueues:
         self._sleepers: set[anyio.Event] = set()
         self._call_soon: CallSoon | None = None
         self._seen: int | None = None  # in the watching thread: the data version at the last look
-        self._cleaned = 0.0  # in the writing thread
 
     async def open(self) -> None:
         """Open the file, and make it and the tables if they are not there.
@@ -80,7 +77,7 @@ class SqliteQueues:
         """
         self._call_soon = call_soon_in_loop()
         try:
-            await self.do(lambda connection, _: connection.execute("SELECT 1").fetchone())
+            await self._writer.open()
         except BaseException:
             await self.close()
             raise
@@ -133,13 +130,7 @@ class SqliteQueues:
         for event in self._sleepers:
             event.set()
 
-    # ── in the threads ──
-
-    def _clean(self, file: SqliteFile) -> None:
-        """Forget ended jobs, a bounded step at a time."""
-        now = time.monotonic()
-        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, time.time(), CLEAN_BATCH) < CLEAN_BATCH:
-            self._cleaned = now
+    # ── in the watching thread ──
 
     def _begin_to_watch(self, file: SqliteFile) -> None:
         prepare(file)
@@ -152,30 +143,31 @@ class SqliteQueues:
             self._call_soon(self.wake)
 
 
-def _carry_out(file: SqliteFile, pieces: list[Piece[Any]]) -> Sequence[Any]:
-    """Do what is needed in one transaction; each piece in its own if SQLite refuses a value of one of them."""
-    connection, now = file.connection, time.time()
-    answers: list[Any] = []
-    writing: list[tuple[int, Piece[Any]]] = []
-    for place, piece in enumerate(pieces):
-        answers.append(piece.work(connection, now) if piece.reads else piece.nothing)
-        if not piece.reads and (piece.needed is None or piece.needed(connection, now)):
-            writing.append((place, piece))
-    if not writing:
-        return answers
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        now = time.time()
-        for place, piece in writing:
-            answers[place] = piece.work(connection, now)
-        connection.execute("COMMIT")
-    except BaseException as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        if not isinstance(error, sqlite3.DataError | sqlite3.IntegrityError | OverflowError):
-            raise
-        if len(pieces) == 1:
-            return [Refusal(str(error))]
-    else:
-        return answers
-    return [answer for piece in pieces for answer in _carry_out(file, [piece])]
+class _QueueWork:
+    """What a backend does in the thread that writes."""
+
+    def __init__(self) -> None:
+        self._cleaned = 0.0
+
+    def begin(self, file: SqliteFile) -> None:
+        prepare(file)
+
+    def look(self, connection: sqlite3.Connection, now: float, item: Piece[Any]) -> Any:
+        if item.reads:
+            return item.work(connection, now)
+        return NEEDS_LOCK if item.needed is None or item.needed(connection, now) else item.nothing
+
+    def carry_out(self, connection: sqlite3.Connection, now: float, items: list[Piece[Any]]) -> Sequence[Any]:
+        return [item.work(connection, now) for item in items]
+
+    def refused(self, connection: sqlite3.Connection, item: Piece[Any], error: Exception) -> Refusal:  # noqa: ARG002
+        return Refusal(str(error))
+
+    def committed(self, items: list[Piece[Any]], answers: list[Any]) -> None:
+        """Do nothing: each caller wakes what it has to."""
+
+    def do_idle_work(self, file: SqliteFile) -> None:
+        """Forget ended jobs, a bounded step at a time."""
+        now = time.monotonic()
+        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, time.time(), CLEAN_BATCH) < CLEAN_BATCH:
+            self._cleaned = now

@@ -17,12 +17,12 @@ import psycopg
 
 from taskcore.connections.loops import require_asyncio
 from taskcore.connections.postgres.address import PostgresAddress, postgres_address
+from taskcore.connections.postgres.diagnose import diagnose
 from taskcore.connections.postgres.listener import PostgresListener
 from taskcore.connections.postgres.session import Connection, PostgresSession, is_refusal
 from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import check_names, check_writes, refusal
-from taskcore.connections.postgres.diagnose import diagnose
 from taskcore.stores.sql.postgres.layout import CHANNEL, CLEAN, hashes_in, key_hash, name, prepare, read, write_distinct
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.batching import GroupCommit

@@ -17,7 +17,20 @@ from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write, is_expected
 
-__all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "is_refusal", "prepare", "write_all"]
+__all__ = [
+    "FIND",
+    "NEXT",
+    "PUT",
+    "SCHEMA",
+    "TABLES",
+    "TAKE",
+    "clean",
+    "find",
+    "is_refusal",
+    "prepare",
+    "write_all",
+    "write_alone",
+]
 
 SCHEMA = 1  #: the version of the tables
 
@@ -86,37 +99,47 @@ def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
     return Record(found[0], found[1]) if found is not None else None
 
 
-def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]) -> list[Sequence[Version | Conflict]]:
-    """Carry out all batches in one transaction, which is durable when this returns.
+def write_all(
+    connection: sqlite3.Connection, batches: Iterable[Sequence[Write]], now: float
+) -> list[Sequence[Version | Conflict]]:
+    """Carry out all batches, inside a transaction that has the lock.
 
-    :raises sqlite3.Error: nothing was written; if the commit itself failed, that is unknown. See ``is_refusal``.
+    :raises sqlite3.Error: some may be written; roll the transaction back.
+    """
+    first = version = connection.execute(NEXT).fetchone()[0]
+    answers: list[Sequence[Version | Conflict]] = []
+    for batch in batches:
+        answered: list[Version | Conflict] = []
+        for start in range(0, len(batch), MANY):
+            portion = batch[start : start + MANY]
+            if _begin_many(connection, portion, version, now):
+                answered += range(version, version + MANY)
+                version += MANY
+                continue
+            for write in portion:
+                answer = _write(connection, write, version, now)
+                version += answer == version
+                answered.append(answer)
+        answers.append(answered)
+    if version != first:
+        connection.execute(COUNTED, (version,))
+    return answers
+
+
+def write_alone(connection: sqlite3.Connection, write: Write) -> Version | Conflict:
+    """Carry out one write in its own transaction.
+
+    :raises sqlite3.Error: it was not written. See ``is_refusal``.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        now = time.time()
-        first = version = connection.execute(NEXT).fetchone()[0]
-        answers: list[Sequence[Version | Conflict]] = []
-        for batch in batches:
-            answered: list[Version | Conflict] = []
-            for start in range(0, len(batch), MANY):
-                portion = batch[start : start + MANY]
-                if _begin_many(connection, portion, version, now):
-                    answered += range(version, version + MANY)
-                    version += MANY
-                    continue
-                for write in portion:
-                    answer = _write(connection, write, version, now)
-                    version += answer == version
-                    answered.append(answer)
-            answers.append(answered)
-        if version != first:
-            connection.execute(COUNTED, (version,))
+        [[answer]] = write_all(connection, [[write]], time.time())
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return answers
+    return answer
 
 
 def _begin_many(connection: sqlite3.Connection, writes: Sequence[Write], version: int, now: float) -> bool:
