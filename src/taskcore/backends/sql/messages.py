@@ -9,10 +9,11 @@ from taskcore.backend import DUPLICATE, STORED, Delivery, Outgoing, Published
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = [
-    "ACKED", "ACK_EFFECT", "BURIED", "DEDUP_WINDOW", "LONGEST_DELAY", "RELEASED", "RETRIED", "Effect", "Receipt", "answers_of",
-    "effect_of", "letter_number", "read_ticket", "ticket_of",
+    "ACKED", "ACK_EFFECT", "BURIED", "DEDUP_WINDOW", "LONGEST_DELAY", "RELEASED", "RETRIED", "TOO_LARGE", "Effect",
+    "Receipt", "answers_of", "effect_of", "letter_number", "read_ticket", "ticket_of",
 ]  # fmt: skip
 
+TOO_LARGE: Final = "SQLite refuses the job: a value is too large"
 DEDUP_WINDOW: Final = 60.0  #: seconds for which the id of an ended job is remembered
 LONGEST_DELAY: Final = 200 * 365.25 * 86_400.0  #: seconds; the calendar of a database ends somewhere
 LARGEST_NUMBER: Final = 2**63  #: no number of a row reaches it

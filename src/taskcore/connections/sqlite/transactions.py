@@ -21,6 +21,7 @@ from taskcore.connections.sqlite.thread import SqliteThread
 __all__ = ["NEEDS_LOCK", "SqliteTransactions", "SqliteWork"]
 
 CLEAN_IDLE: Final = 60.0  #: seconds after which a program that writes nothing does its idle work
+REFUSALS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError)  #: what SQLite never takes
 NEEDS_LOCK: Final = object()  #: the answer to a look at an item that has to be carried out
 
 
@@ -128,25 +129,32 @@ _THREADS: dict[Any, _SharedThread] = {}
 
 
 def _carry_out(file: SqliteFile, items: list[Item]) -> Sequence[Any]:
-    """Carry out all items in one transaction; each in its own if SQLite refuses a value of one of them."""
+    """Answer what needs no lock, and carry out the rest in one transaction."""
     connection, now = file.connection, time.time()
     answers: list[Any] = []
-    writing: dict[int, tuple[SqliteWork, list[int]]] = {}
+    writing: dict[SqliteWork, list[int]] = {}
     for place, (part, item) in enumerate(items):
         if part is None:
-            item.begin(file)
-            answers.append(None)
+            answers.append(item.begin(file))
             continue
-        answer = part.look(connection, now, item)
-        answers.append(answer)
-        if answer is NEEDS_LOCK:
-            writing.setdefault(id(part), (part, []))[1].append(place)
-    if not writing:
-        return answers
+        answers.append(part.look(connection, now, item))
+        if answers[-1] is NEEDS_LOCK:
+            writing.setdefault(part, []).append(place)
+    if writing:
+        _write(file, items, writing, answers)
+    return answers
+
+
+def _write(file: SqliteFile, items: list[Item], writing: dict[SqliteWork, list[int]], answers: list[Any]) -> None:
+    """Carry out items in one transaction; each in its own if SQLite refuses a value of one of them.
+
+    :param writing: the places of the items, by their parts.
+    """
+    connection = file.connection
     connection.execute("BEGIN IMMEDIATE")
     try:
         now = time.time()
-        for part, places in writing.values():
+        for part, places in writing.items():
             found = part.carry_out(connection, now, [items[place].item for place in places])
             for place, answer in zip(places, found, strict=True):
                 answers[place] = answer
@@ -154,16 +162,14 @@ def _carry_out(file: SqliteFile, items: list[Item]) -> Sequence[Any]:
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if not isinstance(error, sqlite3.DataError | sqlite3.IntegrityError | OverflowError):
+        if not isinstance(error, REFUSALS):
             raise
-        places = [place for _, places in writing.values() for place in places]
-        if len(places) == 1:
-            [(part, _)] = writing.values()
-            answers[places[0]] = part.refused(connection, items[places[0]].item, error)
-            return answers
-        for place in places:
-            [answers[place]] = _carry_out(file, [items[place]])
-        return answers
-    for part, places in writing.values():
+        alone = [(part, place) for part, places in writing.items() for place in places]
+        for part, place in alone:
+            if len(alone) > 1:
+                _write(file, items, {part: [place]}, answers)
+            else:
+                answers[place] = part.refused(connection, items[place].item, error)
+        return
+    for part, places in writing.items():
         part.committed([items[place].item for place in places], [answers[place] for place in places])
-    return answers

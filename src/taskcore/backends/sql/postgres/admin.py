@@ -38,7 +38,7 @@ class PostgresAdmin:
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs that are ready or scheduled, a batch at a time; return how many."""
-        total = 0
+        total: int = 0
         while True:
             [(purged,)] = await self._ask(PURGE, {"queue": queue, "limit": PURGE_BATCH}, repeatable=False)
             total += purged

@@ -12,13 +12,13 @@ from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.sql.messages import DEDUP_WINDOW
 from taskcore.backends.sql.postgres.admin import PostgresAdmin
 from taskcore.backends.sql.postgres.consumer import Waker, Wakeups
-from taskcore.connections.postgres.diagnose import diagnose
 from taskcore.backends.sql.postgres.layout import CLEAN, prepare
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.backends.sql.postgres.settle import PostgresExtender
 from taskcore.backends.sql.postgres.source import PostgresSource
 from taskcore.connections.loops import require_asyncio
 from taskcore.connections.postgres.address import postgres_address
+from taskcore.connections.postgres.diagnose import diagnose
 from taskcore.connections.postgres.session import Connection, PostgresSession
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis

@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -154,7 +155,7 @@ class Waker:
             await asyncio.sleep(max(self._asked + WAKE_EVERY - time.monotonic(), 0.0))
             queues, self._queues = self._queues, set()
             try:
-                await self._session.run(lambda connection, queues=queues: _wake(connection, queues), repeatable=True)
+                await self._session.run(partial(_wake, queues=queues), repeatable=True)
             except BrokerUnavailable as error:  # sleepers look again by themselves
                 log.info("cannot wake sleeping workers now: %s", error.what)
             self._asked = time.monotonic()

@@ -61,9 +61,9 @@ JOBS: Final = PostgresSchema(
 
 #: What the statements need: with the statistics of an empty queue the planner would read the table from the beginning
 #: to the end, and would do so when it is full.
-PLANS: Final = """SELECT set_config(name, value, false) FROM (VALUES ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'),
-    ('enable_mergejoin', 'off'), ('enable_bitmapscan', 'off'), ('jit', 'off'),
-    ('plan_cache_mode', 'force_generic_plan')) AS settings (name, value)"""
+PLANS: Final = """SELECT set_config(name, value, false)
+    FROM (VALUES ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
+    ('enable_bitmapscan', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan')) AS plans (name, value)"""
 
 FREE: Final = "(until IS NULL OR until <= now())"
 NOTED: Final = """INSERT INTO taskcore_ended (job, ended) SELECT job, now() FROM {ended}
@@ -81,7 +81,8 @@ INSERT: Final = """INSERT INTO taskcore_jobs (queue, job, due, envelope, trail)
 #: Deletes rows whose jobs have ended, in a statement of its own: one that began earlier does not see a job that ended
 #: while it waited for that very row.
 UNDO: Final = f"""DELETE FROM taskcore_jobs AS job USING taskcore_ended AS gone
-    WHERE gone.job = ANY(%(jobs)s::text[]) AND gone.ended > clock_timestamp() - {WINDOW} AND job.job = gone.job RETURNING job.job"""  # noqa: S608 - as above
+    WHERE gone.job = ANY(%(jobs)s::text[]) AND gone.ended > clock_timestamp() - {WINDOW} AND job.job = gone.job
+    RETURNING job.job"""  # noqa: S608 - as above
 
 # ── receiving ──
 

@@ -61,7 +61,7 @@ class PostgresPublisher:
         try:
             answers = await self._session.run(store)
         except BrokerUnavailable as error:
-            if is_refusal(error.__cause__):
+            if error.__cause__ is not None and is_refusal(error.__cause__):
                 return await self._publish_apart(part, letter, error.__cause__)
             if not began or _is_undone(error.__cause__):
                 raise

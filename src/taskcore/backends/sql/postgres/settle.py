@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Self
 
 from psycopg.types.numeric import Int8
@@ -39,7 +40,7 @@ class PostgresSettler:
         lost: list[Delivery] = []
         for start in range(0, len(batch), BATCH_JOBS):
             part = batch[start : start + BATCH_JOBS]
-            done = await self._session.run(lambda connection, part=part: settle_all(connection, part))
+            done = await self._session.run(partial(settle_all, batch=part))
             lost += [delivery for delivery, _ in part if delivery.receipt.job not in done]
         self._wake({delivery.queue for delivery, verdict in batch if effect_of(verdict).returns})
         return lost
@@ -53,9 +54,8 @@ class PostgresSettler:
         for start in range(0, len(batch), BATCH_JOBS):
             part = batch[start : start + BATCH_JOBS]
             held = [delivery.receipt for delivery in part]
-            done = await self._session.run(
-                lambda connection, held=held: extend_all(connection, held, self._lease), repeatable=True
-            )
+            work = partial(extend_all, held=held, lease=self._lease)
+            done = await self._session.run(work, repeatable=True)
             lost += [delivery for delivery in part if delivery.receipt.job not in done]
         return lost
 
@@ -116,5 +116,5 @@ class PostgresExtender:
         if self._session is None:
             raise RuntimeError("an extender works inside its context only")
         held = [read_ticket(ticket) for ticket in tickets]
-        done = await self._session.run(lambda connection: extend_all(connection, held, self._lease), repeatable=True)
+        done = await self._session.run(partial(extend_all, held=held, lease=self._lease), repeatable=True)
         return [ticket for ticket, one in zip(tickets, held, strict=True) if one.job not in done]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused
-from taskcore.backends.sql.messages import letter_number
+from taskcore.backends.sql.messages import TOO_LARGE, letter_number
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.consumer import SqliteQueues
 
@@ -71,9 +71,9 @@ class SqliteAdmin:
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job and delete the letter, in one transaction."""
         number = letter_number(letter_id)
+        refused: list[Published] = [Refused(TOO_LARGE)]
         [published] = await self._file.do(
-            lambda connection, now: ledger.publish(connection, now, [job], number),
-            refusal=[Refused("SQLite refuses the job: a value is too large")],
+            lambda connection, now: ledger.publish(connection, now, [job], number), refusal=refused
         )
         self._file.wake()
         return published

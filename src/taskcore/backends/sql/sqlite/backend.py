@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Self
 
 from taskcore.backend import Features, Outgoing, Published, Refused, Uncertain
-from taskcore.backends.sql.messages import DEDUP_WINDOW
+from taskcore.backends.sql.messages import DEDUP_WINDOW, TOO_LARGE
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.admin import SqliteAdmin
 from taskcore.backends.sql.sqlite.consumer import SqliteQueues
@@ -97,14 +97,14 @@ class SqliteBackend:
         return answers
 
     async def _publish(self, part: Sequence[Outgoing]) -> Sequence[Published]:
+        refused: list[Published] = [Refused(TOO_LARGE)] * len(part)
         try:
             answers = await self._file.do(
-                lambda connection, now: ledger.publish(connection, now, part),
-                refusal=[Refused("SQLite refuses the job: a value is too large")] * len(part),
+                lambda connection, now: ledger.publish(connection, now, part), refusal=refused
             )
         except SqliteUncertain as error:
             return [Uncertain(error.what)] * len(part)
-        if len(part) > 1 and all(isinstance(answer, Refused) for answer in answers):
+        if len(part) > 1 and answers is refused:
             return [answer for job in part for answer in await self._publish([job])]
         self._file.wake()
         return answers

@@ -59,7 +59,7 @@ NOTE_QUEUES: Final = "INSERT OR IGNORE INTO taskcore_queues SELECT value FROM js
 def insert_statement(rows: int) -> str:
     """Return the statement that stores so many jobs."""
     return (
-        "INSERT INTO taskcore_jobs (queue, job, due, created, envelope, trail) VALUES "
+        "INSERT INTO taskcore_jobs (queue, job, due, created, envelope, trail) VALUES "  # noqa: S608 - as above
         f"{', '.join(['(?, ?, ?, ?, ?, ?)'] * rows)} ON CONFLICT (job) DO NOTHING RETURNING job"
     )
 
@@ -83,8 +83,9 @@ CLAIM: Final = f"""UPDATE taskcore_jobs SET until = :until, token = :token,
     WHERE id IN {THESE.format(":ids")}
     RETURNING id, queue, job, CAST(envelope AS BLOB), CAST(trail AS BLOB), redeliveries"""  # noqa: S608 - as above
 
-NEXT_DUE: Final = """SELECT min((SELECT due FROM taskcore_jobs WHERE queue = asked.value AND due IS NOT NULL AND due > :now
-    ORDER BY due LIMIT 1)) FROM json_each(:queues) AS asked"""
+NEXT_DUE: Final = """SELECT min((SELECT due FROM taskcore_jobs
+    WHERE queue = asked.value AND due IS NOT NULL AND due > :now ORDER BY due LIMIT 1))
+    FROM json_each(:queues) AS asked"""
 
 # ── settling: all of these leases have one token ──
 

@@ -1,7 +1,7 @@
 """Every queue, job and lease of one file, in synchronous code, for the thread that has the file.
 
-Each function runs inside a transaction that has the file's only lock for writing; ``now`` is this machine's clock, which
-all programs on the file share.
+Each function that writes runs inside a transaction that has the file's only lock for writing; ``now`` is this machine's
+clock, which all programs on the file share.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "sched
 
 
 def publish(
-    connection: sqlite3.Connection, now: float, jobs: Sequence[Outgoing], letter: int | None = None
+    connection: sqlite3.Connection | sqlite3.Cursor,
+    now: float,
+    jobs: Sequence[Outgoing],
+    letter: int | None = None,
 ) -> list[Published]:
     """Store jobs; with ``letter``, delete that dead letter."""
     ids = json.dumps([job.id for job in jobs])
@@ -93,10 +96,10 @@ def claim(
     values: dict[str, Any] = {"now": now, "lost": json.dumps([*lost])}
     for queue in has_work(connection, now, queues, lost):
         values |= {"queue": queue, "limit": min(late, limit - len(ids))}
-        ids.update((id, None) for (id,) in connection.execute(sql.DUE, values).fetchall())
+        ids.update((number, None) for (number,) in connection.execute(sql.DUE, values).fetchall())
         values["limit"] = limit - len(ids)
         if values["limit"]:
-            ids.update((id, None) for (id,) in connection.execute(sql.READY, values).fetchall())
+            ids.update((number, None) for (number,) in connection.execute(sql.READY, values).fetchall())
         if len(ids) >= limit:
             break
     if not ids:
@@ -105,7 +108,7 @@ def claim(
     rows = {row[0]: row for row in connection.execute(sql.CLAIM, values)}
     return [
         Delivery(queue, envelope, trail, redeliveries, Receipt(job, token))
-        for _, queue, job, envelope, trail, redeliveries in (rows[id] for id in ids)
+        for _, queue, job, envelope, trail, redeliveries in (rows[number] for number in ids)
     ]
 
 
@@ -219,7 +222,7 @@ def letter(connection: sqlite3.Connection, now: float, number: int) -> Letter | 
     return None if found is None else _letter_of(found)
 
 
-def drop(connection: sqlite3.Connection, number: int) -> bool:
+def drop(connection: sqlite3.Connection | sqlite3.Cursor, number: int) -> bool:
     """Delete a dead letter; return whether it was there."""
     return connection.execute(sql.DROP, {"letter": number}).rowcount > 0
 

@@ -73,12 +73,12 @@ class SqliteSource:
         token, lost, began = secrets.randbits(62) + 1, self._lost, anyio.current_time()
         queues = self._queues
         try:
-            found = await self._file.do(
+            found: list[Delivery] = await self._file.do(
                 lambda connection, now: ledger.claim(
                     connection, now, queues, limit=limit, late=late, lease=self._lease, token=token, lost=lost
                 ),
                 needed=lambda connection, now: bool(ledger.has_work(connection, now, queues, lost)),
-                nothing=[],
+                nothing=list[Delivery](),
             )
         except BaseException:
             self._lost = [*lost, token][-LOST_TOKENS:]
