@@ -56,12 +56,13 @@ async def prepare_schema(connection: Connection, schema: PostgresSchema) -> None
 
 async def read_version(connection: Connection, schema: PostgresSchema) -> int:
     """Return the version of the tables; zero if there are none."""
-    cursor = await connection.execute("SELECT to_regclass(%s), to_regclass(%s)", (schema.versions, schema.probe))
-    row = await cursor.fetchone()
-    if row is None or None in row:
+    probe = f"SELECT (SELECT max(version) FROM {schema.versions}), to_regclass('{schema.probe}')::text"  # noqa: S608 - constants of a part
+    try:
+        async with connection.transaction():  # inside another one an error undoes no more than this
+            row = await (await connection.execute(probe.encode())).fetchone()
+    except errors.UndefinedTable:
         return 0
-    row = await (await connection.execute(f"SELECT max(version) FROM {schema.versions}".encode())).fetchone()  # noqa: S608 - a constant of a part
-    return (row[0] if row is not None else None) or 0
+    return 0 if row is None or None in row else int(row[0])
 
 
 async def _make(connection: Connection, schema: PostgresSchema, found: int) -> None:

@@ -22,9 +22,14 @@ T = TypeVar("T")
 Connection: TypeAlias = "psycopg.AsyncConnection[Any]"
 
 SERVER_SHARE: Final = 0.8  #: share of a call's time after which the server gives up, so its answer comes first
+#: With the statistics of an empty queue the planner would read a table from the beginning to the end, and would go on
+#: doing so when the table is full: all statements of ours go through an index.
 SET_LIMITS: Final = """SELECT set_config('statement_timeout', %(limit)s, false),
     set_config('lock_timeout', %(limit)s, false),
-    set_config('default_transaction_isolation', 'read committed', false)
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+    set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
+    set_config('jit', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false)
     WHERE %(only)s::int IS NULL OR pg_backend_pid() = %(only)s::int"""
 #: Classes of SQLSTATE: data exception, constraint, check option of a view, program limit, error raised by a trigger.
 REFUSALS: Final = frozenset({"22", "23", "44", "54", "P0"})

@@ -9,7 +9,8 @@ from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.sql.messages import letter_number
 from taskcore.backends.sql.postgres.layout import DELETE, DROP, LETTER, LETTERS, LOCATE, PURGE, QUEUES, REMOVE, STATS
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
-from taskcore.connections.postgres.session import Connection, PostgresSession
+from taskcore.connections.postgres.pool import PostgresPool
+from taskcore.connections.postgres.session import Connection
 
 __all__ = ["PostgresAdmin"]
 
@@ -20,8 +21,8 @@ PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "sched
 class PostgresAdmin:
     """Counts, purging, removing, dead letters."""
 
-    def __init__(self, session: PostgresSession, publisher: PostgresPublisher) -> None:
-        self._session = session
+    def __init__(self, pool: PostgresPool, publisher: PostgresPublisher) -> None:
+        self._pool = pool
         self._publisher = publisher
 
     # ── queues ──
@@ -53,7 +54,7 @@ class PostgresAdmin:
                 for statement in DELETE:
                     await connection.execute(statement.encode(), {"queue": queue})
 
-        await self._session.run(delete, repeatable=True)
+        await self._pool.run(delete, repeatable=True)
 
     # ── jobs ──
 
@@ -94,7 +95,7 @@ class PostgresAdmin:
         async def drop(connection: Connection) -> int:
             return (await connection.execute(DROP, {"letter": number})).rowcount
 
-        return bool(await self._session.run(drop))
+        return bool(await self._pool.run(drop))
 
     async def _ask(
         self, statement: str, values: Mapping[str, Any], *, repeatable: bool = True
@@ -104,7 +105,7 @@ class PostgresAdmin:
                 await cursor.execute(statement.encode(), values)
                 return await cursor.fetchall()
 
-        return await self._session.run(ask, repeatable=repeatable)
+        return await self._pool.run(ask, repeatable=repeatable)
 
 
 def _letter_of(row: tuple[Any, ...]) -> Letter:

@@ -11,7 +11,7 @@ from typing import Final, Self
 from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.sql.messages import DEDUP_WINDOW
 from taskcore.backends.sql.postgres.admin import PostgresAdmin
-from taskcore.backends.sql.postgres.consumer import Waker, Wakeups
+from taskcore.backends.sql.postgres.consumer import Sleepers, Waker
 from taskcore.backends.sql.postgres.layout import CLEAN, prepare
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.backends.sql.postgres.settle import PostgresExtender
@@ -19,6 +19,7 @@ from taskcore.backends.sql.postgres.source import PostgresSource
 from taskcore.connections.loops import require_asyncio
 from taskcore.connections.postgres.address import postgres_address
 from taskcore.connections.postgres.diagnose import diagnose
+from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection, PostgresSession
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis
@@ -66,11 +67,10 @@ class PostgresBackend:
 
     def _clear(self) -> None:
         """Start without connections: at the beginning, and for each event loop."""
-        self._publishing = PostgresSession(self._address, prepare)
-        self._asking = PostgresSession(self._address, prepare)
-        self._wakeups = Wakeups(self._address)
-        self._waker = Waker(self._asking)
-        self._publisher = PostgresPublisher(self._publishing, self._waker.note)
+        self._pool = PostgresPool(self._address, prepare)
+        self._sleepers = Sleepers(self._address)
+        self._waker = Waker(self._pool)
+        self._publisher = PostgresPublisher(self._pool, self._waker.note)
         self._tasks = TaskSet("PostgreSQL backend")
 
     @property
@@ -81,7 +81,7 @@ class PostgresBackend:
     @property
     def admin(self) -> PostgresAdmin:
         """Counts, purging, removing, dead letters."""
-        return PostgresAdmin(self._asking, self._publisher)
+        return PostgresAdmin(self._pool, self._publisher)
 
     async def __aenter__(self) -> Self:
         """Connect, and create the tables unless they exist.
@@ -91,11 +91,7 @@ class PostgresBackend:
         """
         require_asyncio("postgresql", "psycopg")
         self._clear()
-        try:
-            await self._publishing.run(_touch, repeatable=True)
-        except BaseException:
-            self._publishing.drop()
-            raise
+        await self._pool.open()
         self._tasks.start(self._clean())
         return self
 
@@ -103,9 +99,8 @@ class PostgresBackend:
         """Disconnect."""
         await self._tasks.cancel()
         await self._waker.close()
-        await self._wakeups.close()
-        self._publishing.drop()
-        self._asking.drop()
+        await self._sleepers.close()
+        self._pool.close()
 
     async def diagnose(self) -> Diagnosis:
         """Ask how the server is set up.
@@ -135,7 +130,7 @@ class PostgresBackend:
 
     @asynccontextmanager
     async def _consuming(self, queues: Sequence[str], lease: float) -> AsyncIterator[PostgresSource]:
-        async with PostgresSource(self._address, queues, lease, self._wakeups, self._waker.note) as source:
+        async with PostgresSource(self._pool, queues, lease, self._sleepers, self._waker.note) as source:
             yield source
 
     async def _clean(self) -> None:
@@ -143,14 +138,10 @@ class PostgresBackend:
         while True:
             await asyncio.sleep(CLEAN_EVERY * random.uniform(0.5, 1.5))  # so that many programs do not do it at once
             try:
-                while await self._asking.run(_forget_ended) == CLEAN_BATCH:
+                while await self._pool.run(_forget_ended) == CLEAN_BATCH:
                     pass
             except BrokerUnavailable as error:
                 log.info("cannot forget ended jobs now; trying again later: %s", error.what)
-
-
-async def _touch(connection: Connection) -> None:
-    """Do nothing: to make the connection is enough."""
 
 
 async def _forget_ended(connection: Connection) -> int:

@@ -19,12 +19,13 @@ import anyio
 from taskcore.backends.sql.postgres.layout import CHANNEL, WAKE
 from taskcore.connections.postgres.address import PostgresAddress
 from taskcore.connections.postgres.listener import PostgresListener
-from taskcore.connections.postgres.session import Connection, PostgresSession
+from taskcore.connections.postgres.pool import PostgresPool
+from taskcore.connections.postgres.session import Connection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["LONGEST_WAIT", "Positions", "Waker", "Wakeups"]
+__all__ = ["LONGEST_WAIT", "Positions", "Sleepers", "Waker"]
 
 log = logger("taskcore.backends.sql")
 
@@ -71,7 +72,7 @@ class Positions:
             self._sinces[queue] = max(self._sinces[queue], due - OVERLAP)
 
 
-class Wakeups:
+class Sleepers:
     """The sleeping sources of one backend, and the connection that listens for them."""
 
     def __init__(self, address: PostgresAddress) -> None:
@@ -128,11 +129,11 @@ class Wakeups:
 class Waker:
     """Asks, after jobs were stored, whether a worker sleeps on their queues, and wakes it.
 
-    :param session: for the question.
+    :param pool: for the question.
     """
 
-    def __init__(self, session: PostgresSession) -> None:
-        self._session = session
+    def __init__(self, pool: PostgresPool) -> None:
+        self._pool = pool
         self._queues: set[str] = set()
         self._tasks = TaskSet("PostgreSQL backend")
         self._asked = -math.inf
@@ -155,7 +156,7 @@ class Waker:
             await asyncio.sleep(max(self._asked + WAKE_EVERY - time.monotonic(), 0.0))
             queues, self._queues = self._queues, set()
             try:
-                await self._session.run(partial(_wake, queues=queues), repeatable=True)
+                await self._pool.run(partial(_wake, queues=queues), repeatable=True)
             except BrokerUnavailable as error:  # sleepers look again by themselves
                 log.info("cannot wake sleeping workers now: %s", error.what)
             self._asked = time.monotonic()

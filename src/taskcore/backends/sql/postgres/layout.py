@@ -59,12 +59,6 @@ JOBS: Final = PostgresSchema(
     "SELECT on taskcore_jobs_schema",
 )
 
-#: What the statements need: with the statistics of an empty queue the planner would read the table from the beginning
-#: to the end, and would do so when it is full.
-PLANS: Final = """SELECT set_config(name, value, false)
-    FROM (VALUES ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
-    ('enable_bitmapscan', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan')) AS plans (name, value)"""
-
 FREE: Final = "(until IS NULL OR until <= now())"
 NOTED: Final = """INSERT INTO taskcore_ended (job, ended) SELECT job, now() FROM {ended}
     ON CONFLICT (job) DO UPDATE SET ended = excluded.ended"""
@@ -90,15 +84,15 @@ CLAIM: Final = f"""WITH picked AS MATERIALIZED (
     SELECT found.job
     FROM unnest(%(queues)s::text[], %(lows)s::bigint[], %(sinces)s::float8[]) AS asked (queue, low, since)
     CROSS JOIN LATERAL (
-        (SELECT job FROM taskcore_jobs
-        WHERE queue = asked.queue AND due IS NOT NULL AND due <= now() AND due >= to_timestamp(asked.since)
-            AND ({FREE} OR token = ANY(%(lost)s::bigint[]))
-        ORDER BY due LIMIT %(late)s::int FOR UPDATE SKIP LOCKED)
+        SELECT job FROM (SELECT job FROM taskcore_jobs
+            WHERE queue = asked.queue AND due IS NOT NULL AND due <= now() AND due >= to_timestamp(asked.since)
+                AND ({FREE} OR token = ANY(%(lost)s::bigint[]))
+            ORDER BY due LIMIT %(late)s::int FOR UPDATE SKIP LOCKED) AS late
         UNION ALL
-        (SELECT job FROM taskcore_jobs
-        WHERE queue = asked.queue AND due IS NULL AND id >= asked.low
-            AND ({FREE} OR token = ANY(%(lost)s::bigint[]))
-        ORDER BY id LIMIT %(limit)s::int FOR UPDATE SKIP LOCKED)
+        SELECT job FROM (SELECT job FROM taskcore_jobs
+            WHERE queue = asked.queue AND due IS NULL AND id >= asked.low
+                AND ({FREE} OR token = ANY(%(lost)s::bigint[]))
+            ORDER BY id LIMIT %(limit)s::int FOR UPDATE SKIP LOCKED) AS ready
     ) AS found LIMIT %(limit)s::int
 )
 UPDATE taskcore_jobs AS job SET token = %(token)s::bigint, until = {DUE.format(after="%(lease)s::float8")},
@@ -188,11 +182,11 @@ FROM (
 ) AS jobs"""
 
 PURGE: Final = f"""WITH picked AS MATERIALIZED (
-    (SELECT job FROM taskcore_jobs WHERE queue = %(queue)s AND due IS NULL AND {FREE}
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    SELECT job FROM (SELECT job FROM taskcore_jobs WHERE queue = %(queue)s AND due IS NULL AND {FREE}
+        LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS ready
     UNION ALL
-    (SELECT job FROM taskcore_jobs WHERE queue = %(queue)s AND due IS NOT NULL AND {FREE}
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    SELECT job FROM (SELECT job FROM taskcore_jobs WHERE queue = %(queue)s AND due IS NOT NULL AND {FREE}
+        LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS timed
 ), purged AS (
     DELETE FROM taskcore_jobs AS job USING picked WHERE job.job = picked.job RETURNING job.job
 ), noted AS ({NOTED.format(ended="purged")})
@@ -225,9 +219,8 @@ CLEAN: Final = f"""DELETE FROM taskcore_ended WHERE ctid = ANY(ARRAY(
 
 
 async def prepare(connection: Connection) -> None:
-    """Make the tables unless they are there, and set the session up for the statements.
+    """Make the tables, unless they are there.
 
     :raises BrokerUnavailable: this role may not, or they are of a newer version.
     """
     await prepare_schema(connection, JOBS)
-    await connection.execute(PLANS)

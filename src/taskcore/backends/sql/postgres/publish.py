@@ -11,7 +11,8 @@ from taskcore.backend import STORED, Duplicate, Outgoing, Published, Refused, Un
 from taskcore.backends.sql.messages import LONGEST_DELAY, answers_of
 from taskcore.backends.sql.postgres.consumer import LONGEST_WAIT
 from taskcore.backends.sql.postgres.layout import DROP, INSERT, UNDO
-from taskcore.connections.postgres.session import Connection, PostgresSession, is_refusal
+from taskcore.connections.postgres.pool import PostgresPool
+from taskcore.connections.postgres.session import Connection, is_refusal
 from taskcore.errors import BrokerUnavailable
 
 __all__ = ["PostgresPublisher", "columns_of"]
@@ -27,8 +28,8 @@ class PostgresPublisher:
     :param wake: is called with the queues where a worker may have to wake up.
     """
 
-    def __init__(self, session: PostgresSession, wake: Callable[[Iterable[str]], None]) -> None:
-        self._session = session
+    def __init__(self, pool: PostgresPool, wake: Callable[[Iterable[str]], None]) -> None:
+        self._pool = pool
         self._wake = wake
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
@@ -59,14 +60,14 @@ class PostgresPublisher:
             return await _store(connection, part, letter)
 
         try:
-            answers = await self._session.run(store)
+            answers = await self._pool.run(store)
         except BrokerUnavailable as error:
             if error.__cause__ is not None and is_refusal(error.__cause__):
                 return await self._publish_apart(part, letter, error.__cause__)
             if not began or _is_undone(error.__cause__):
                 raise
             try:
-                again = await self._session.run(store)
+                again = await self._pool.run(store)
             except BrokerUnavailable:
                 return [Uncertain(error.what)] * len(part)
             answers = [STORED if isinstance(one, Duplicate) else one for one in again]  # by the first try, most likely

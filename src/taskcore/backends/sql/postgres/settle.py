@@ -12,7 +12,8 @@ from taskcore.backend import Delivery
 from taskcore.backends.sql.messages import ACK_EFFECT, Receipt, effect_of, read_ticket
 from taskcore.backends.sql.postgres.layout import ACK, EXTEND, SETTLE, prepare
 from taskcore.connections.postgres.address import PostgresAddress
-from taskcore.connections.postgres.session import Connection, PostgresSession
+from taskcore.connections.postgres.pool import PostgresPool
+from taskcore.connections.postgres.session import Connection
 from taskcore.lifecycle import Verdict
 
 __all__ = ["PostgresExtender", "PostgresSettler", "extend_all"]
@@ -27,8 +28,8 @@ class PostgresSettler:
     :param wake: is called with the queues that got a job back.
     """
 
-    def __init__(self, session: PostgresSession, lease: float, wake: Callable[[Iterable[str]], None]) -> None:
-        self._session = session
+    def __init__(self, pool: PostgresPool, lease: float, wake: Callable[[Iterable[str]], None]) -> None:
+        self._pool = pool
         self._lease = lease
         self._wake = wake
 
@@ -40,7 +41,7 @@ class PostgresSettler:
         lost: list[Delivery] = []
         for start in range(0, len(batch), BATCH_JOBS):
             part = batch[start : start + BATCH_JOBS]
-            done = await self._session.run(partial(settle_all, batch=part))
+            done = await self._pool.run(partial(settle_all, batch=part))
             lost += [delivery for delivery, _ in part if delivery.receipt.job not in done]
         self._wake({delivery.queue for delivery, verdict in batch if effect_of(verdict).returns})
         return lost
@@ -55,7 +56,7 @@ class PostgresSettler:
             part = batch[start : start + BATCH_JOBS]
             held = [delivery.receipt for delivery in part]
             work = partial(extend_all, held=held, lease=self._lease)
-            done = await self._session.run(work, repeatable=True)
+            done = await self._pool.run(work, repeatable=True)
             lost += [delivery for delivery in part if delivery.receipt.job not in done]
         return lost
 
@@ -96,25 +97,21 @@ class PostgresExtender:
     """
 
     def __init__(self, address: PostgresAddress, lease: float) -> None:
-        self._address = address
         self._lease = lease
-        self._session: PostgresSession | None = None
+        self._pool = PostgresPool(address, prepare)
 
     async def __aenter__(self) -> Self:
-        self._session = PostgresSession(self._address, prepare)
+        await self._pool.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._session is not None:
-            self._session.drop()
+        self._pool.close()
 
     async def extend(self, tickets: Sequence[bytes]) -> list[bytes]:
         """Renew the leases; return the tickets of those that were lost before.
 
         :raises BrokerUnavailable: leases are as they were, or longer.
         """
-        if self._session is None:
-            raise RuntimeError("an extender works inside its context only")
         held = [read_ticket(ticket) for ticket in tickets]
-        done = await self._session.run(partial(extend_all, held=held, lease=self._lease), repeatable=True)
+        done = await self._pool.run(partial(extend_all, held=held, lease=self._lease), repeatable=True)
         return [ticket for ticket, one in zip(tickets, held, strict=True) if one.job not in done]

@@ -15,11 +15,11 @@ from psycopg.types.numeric import Int8
 
 from taskcore.backend import Delivery
 from taskcore.backends.sql.messages import Receipt, ticket_of
-from taskcore.backends.sql.postgres.consumer import LONGEST_WAIT, Positions, Wakeups
-from taskcore.backends.sql.postgres.layout import CLAIM, SLEEP, prepare
+from taskcore.backends.sql.postgres.consumer import LONGEST_WAIT, Positions, Sleepers
+from taskcore.backends.sql.postgres.layout import CLAIM, SLEEP
 from taskcore.backends.sql.postgres.settle import PostgresSettler
-from taskcore.connections.postgres.address import PostgresAddress
-from taskcore.connections.postgres.session import Connection, PostgresSession
+from taskcore.connections.postgres.pool import PostgresPool
+from taskcore.connections.postgres.session import Connection
 from taskcore.lifecycle import Verdict
 
 __all__ = ["PostgresSource"]
@@ -39,32 +39,29 @@ class PostgresSource:
 
     def __init__(
         self,
-        address: PostgresAddress,
+        pool: PostgresPool,
         queues: Sequence[str],
         lease: float,
-        wakeups: Wakeups,
+        sleepers: Sleepers,
         wake: Callable[[Iterable[str]], None],
     ) -> None:
         self._queues = list(dict.fromkeys(queues))
         self._order = {queue: place for place, queue in enumerate(self._queues)}
         self._lease = lease
-        self._claiming = PostgresSession(address, prepare)
-        self._settling = PostgresSession(address, prepare)
-        self._settler = PostgresSettler(self._settling, lease, wake)
-        self._wakeups = wakeups
+        self._pool = pool
+        self._settler = PostgresSettler(pool, lease, wake)
+        self._sleepers = sleepers
         self._positions = Positions(self._queues)
         self._lost: list[int] = []  # tokens of statements whose answers were lost
         self._receiving = anyio.Lock()
         self._turn = 0
 
     async def __aenter__(self) -> Self:
-        self._wakeups.join()
+        self._sleepers.join()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._wakeups.leave()
-        self._claiming.drop()
-        self._settling.drop()
+        self._sleepers.leave()
 
     # ── receiving ──
 
@@ -78,8 +75,8 @@ class PostgresSource:
                 taken = await self._take(limit)
                 if taken:
                     return taken
-                await self._wakeups.listen()
-                event = self._wakeups.sleep(self._queues)
+                await self._sleepers.listen()
+                event = self._sleepers.sleep(self._queues)
                 try:
                     pause = await self._note_sleep()
                     taken = await self._take(limit)
@@ -89,7 +86,7 @@ class PostgresSource:
                     with anyio.move_on_after(pause):
                         await event.wait()
                 finally:
-                    self._wakeups.awake(event)
+                    self._sleepers.awake(event)
 
     async def _note_sleep(self) -> float:
         """Note in the database that this source sleeps; return for how many seconds it may."""
@@ -101,7 +98,8 @@ class PostgresSource:
             row = await cursor.fetchone()
             return row[0] if row is not None else None
 
-        due = await self._claiming.run(note, repeatable=True)
+        with anyio.CancelScope(shield=True):  # a cancelled statement would cost the connection
+            due = await self._pool.run(note, repeatable=True)
         return max(longest if due is None else min(longest, due), SHORTEST_WAIT)
 
     async def _take(self, limit: int) -> Sequence[Delivery]:
@@ -138,7 +136,7 @@ class PostgresSource:
                 return await cursor.fetchall()
 
         try:
-            rows = await self._claiming.run(claim)
+            rows = await self._pool.run(claim)
         except BaseException:
             if asked:
                 self._lost = [*self._lost, token][-LOST_TOKENS:]
