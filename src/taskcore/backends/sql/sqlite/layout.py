@@ -20,7 +20,7 @@ from taskcore.connections.sqlite.file import SqliteFile, sqlite_version
 from taskcore.errors import BrokerUnavailable
 
 __all__ = [
-    "ACK", "AGAIN", "BURY", "CLAIM", "CLEAN", "DELETE", "DROP", "DUE", "ENDED", "EXTEND", "INSERT_ROWS", "LETTER",
+    "ACK", "AGAIN", "BURY", "CLAIM", "CLEAN", "DELETE", "DROP", "DUE", "ENDED", "ENDED_BEFORE", "EXTEND", "INSERT_ROWS", "LETTER",
     "LETTERS", "LOCATE", "NEXT_DUE", "NOTE_ENDED", "NOTE_QUEUES", "PURGE", "QUEUES", "READY", "REMOVE", "STATS",
     "TAKE_BURIED", "WITH_WORK", "insert_statement", "prepare",
 ]  # fmt: skip
@@ -151,6 +151,7 @@ LETTERS: Final = f"""SELECT {LETTER_COLUMNS} FROM taskcore_letters WHERE queue =
 LETTER: Final = f"SELECT {LETTER_COLUMNS} FROM taskcore_letters WHERE id = :letter"  # noqa: S608 - as above
 DROP: Final = "DELETE FROM taskcore_letters WHERE id = :letter"
 
+ENDED_BEFORE: Final = "SELECT 1 FROM taskcore_ended WHERE ended <= :since LIMIT 1"
 CLEAN: Final = """DELETE FROM taskcore_ended WHERE job IN (
     SELECT job FROM taskcore_ended WHERE ended <= :since ORDER BY ended LIMIT :limit)"""
 
