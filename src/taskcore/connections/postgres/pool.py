@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 Prepare: TypeAlias = Callable[[Connection], Awaitable[None]]
 
-POOL_SIZE: Final = 8  #: connections at most, beside those that listen
+POOL_SIZE: Final = 5  #: connections at most, beside those that listen
 
 
 class PostgresPool:
