@@ -6,10 +6,11 @@ from typing import Final, NamedTuple
 
 from psycopg import errors
 
-from taskcore.connections.postgres.session import Connection
+from taskcore.connections.postgres.address import PostgresAddress
+from taskcore.connections.postgres.session import Connection, PostgresSession
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["PostgresSchema", "prepare_schema", "read_version"]
+__all__ = ["PostgresSchema", "migrate_schema", "prepare_schema", "read_version"]
 
 LOCK: Final = 7_310_582_011_944_713  #: advisory lock of the one program that makes tables
 
@@ -52,6 +53,26 @@ async def prepare_schema(connection: Connection, schema: PostgresSchema) -> None
             f"the tables in this database are of version {found}, and this taskcore knows {version}",
             fix="install the taskcore that the other programs on this database use",
         )
+
+
+async def migrate_schema(address: PostgresAddress, schema: PostgresSchema, *, dry_run: bool) -> tuple[int, str]:
+    """Make the tables or bring them up to date; return the version that was found, and the SQL that was missing.
+
+    :param dry_run: change nothing.
+    :raises BrokerUnavailable: the server cannot be reached, this role may not, or the tables are of a newer version.
+    """
+
+    async def migrate(connection: Connection) -> tuple[int, str]:
+        found = await read_version(connection, schema)
+        if not dry_run or found > len(schema.steps):
+            await prepare_schema(connection, schema)
+        return found, schema.sql(found) if found < len(schema.steps) else ""
+
+    session = PostgresSession(address)
+    try:
+        return await session.run(migrate)
+    finally:
+        session.drop()
 
 
 async def read_version(connection: Connection, schema: PostgresSchema) -> int:

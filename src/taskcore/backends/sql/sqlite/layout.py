@@ -17,15 +17,15 @@ from functools import cache
 from typing import Final
 
 from taskcore.connections.sqlite.file import SqliteFile, sqlite_version
+from taskcore.connections.sqlite.schema import SqliteSchema, prepare_tables
 from taskcore.errors import BrokerUnavailable
 
 __all__ = [
-    "ACK", "AGAIN", "BURY", "CLAIM", "CLEAN", "DELETE", "DROP", "DUE", "ENDED", "ENDED_BEFORE", "EXTEND", "INSERT_ROWS", "LETTER",
-    "LETTERS", "LOCATE", "NEXT_DUE", "NOTE_ENDED", "NOTE_QUEUES", "PURGE", "QUEUES", "READY", "REMOVE", "STATS",
-    "TAKE_BURIED", "WITH_WORK", "insert_statement", "prepare",
+    "ACK", "AGAIN", "BURY", "CLAIM", "CLEAN", "DELETE", "DROP", "DUE", "ENDED", "ENDED_BEFORE", "EXTEND", "INSERT_ROWS",
+    "JOBS", "LETTER", "LETTERS", "LOCATE", "NEXT_DUE", "NOTE_ENDED", "NOTE_QUEUES", "PURGE", "QUEUES", "READY",
+    "REMOVE", "STATS", "TAKE_BURIED", "WITH_WORK", "insert_statement", "prepare",
 ]  # fmt: skip
 
-SCHEMA: Final = 1  #: the version of the tables
 OLDEST: Final = (3, 35)  #: the first version of SQLite with RETURNING
 
 TABLES: Final = (
@@ -42,8 +42,9 @@ TABLES: Final = (
     "CREATE INDEX IF NOT EXISTS taskcore_ended_when ON taskcore_ended (ended)",
     "CREATE TABLE IF NOT EXISTS taskcore_queues (queue TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS taskcore_jobs_schema (version INTEGER NOT NULL)",
-    f"INSERT INTO taskcore_jobs_schema SELECT {SCHEMA} WHERE NOT EXISTS (SELECT 1 FROM taskcore_jobs_schema)",  # noqa: S608 - a constant of this file
+    "INSERT INTO taskcore_jobs_schema SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM taskcore_jobs_schema)",
 )
+JOBS: Final = SqliteSchema("taskcore_jobs_schema", (TABLES,))
 
 FREE: Final = "(until IS NULL OR until <= :now)"
 THESE: Final = "(SELECT value FROM json_each({}))"
@@ -166,22 +167,4 @@ def prepare(file: SqliteFile) -> None:
             f"queues need SQLite 3.35, and this Python uses {sqlite_version()}",
             fix="use a Python with a newer SQLite, or another broker",
         )
-    connection = file.connection
-    exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'taskcore_jobs_schema'").fetchone()
-    found = connection.execute("SELECT version FROM taskcore_jobs_schema").fetchone() if exists else None
-    if found is None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in TABLES:
-                connection.execute(statement)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        found = connection.execute("SELECT version FROM taskcore_jobs_schema").fetchone()
-    if found[0] > SCHEMA:
-        raise BrokerUnavailable(
-            f"the tables in {file.address.path} are of version {found[0]}, and this taskcore knows {SCHEMA}",
-            fix="install the taskcore that the other programs on this file use",
-        )
+    prepare_tables(file, JOBS)

@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterable, Sequence
 
 from taskcore.connections.sqlite.file import SqliteFile
-from taskcore.errors import BrokerUnavailable
+from taskcore.connections.sqlite.schema import SqliteSchema, prepare_tables
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write, is_expected
 
 __all__ = [
     "FIND",
     "NEXT",
     "PUT",
-    "SCHEMA",
+    "RECORDS",
     "TABLES",
     "TAKE",
     "clean",
@@ -32,14 +32,17 @@ __all__ = [
     "write_alone",
 ]
 
-SCHEMA = 1  #: the version of the tables
-
 TABLES = (
     """CREATE TABLE IF NOT EXISTS taskcore_records (
     key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL, ends REAL)""",
     "CREATE INDEX IF NOT EXISTS taskcore_records_ends ON taskcore_records (ends) WHERE ends IS NOT NULL",
     "CREATE TABLE IF NOT EXISTS taskcore_schema (version INTEGER NOT NULL, next_record INTEGER NOT NULL)",
+    # Start above the number that any earlier file of this path can have reached: versions do not repeat even if the
+    # file was lost.
+    """INSERT INTO taskcore_schema SELECT 1, CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)
+    WHERE NOT EXISTS (SELECT 1 FROM taskcore_schema)""",
 )
+RECORDS = SqliteSchema("taskcore_schema", (TABLES,))
 
 #: The casts: SQLite keeps any type in any column, and another program may have written there.
 FIND = """SELECT CAST(value AS BLOB), CAST(version AS INTEGER) FROM taskcore_records
@@ -66,31 +69,7 @@ def prepare(file: SqliteFile) -> None:
 
     :raises BrokerUnavailable: they are of a newer version.
     """
-    connection = file.connection
-    exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'taskcore_schema'").fetchone()
-    found = connection.execute("SELECT version FROM taskcore_schema").fetchone() if exists else None
-    if found is None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in TABLES:
-                connection.execute(statement)
-            # Start above the number that any earlier file of this path can have reached: versions do not repeat even
-            # if the file was lost.
-            connection.execute(
-                "INSERT INTO taskcore_schema SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM taskcore_schema)",
-                (SCHEMA, int(time.time() * 1e6)),
-            )
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        found = connection.execute("SELECT version FROM taskcore_schema").fetchone()
-    if found[0] > SCHEMA:
-        raise BrokerUnavailable(
-            f"the tables in {file.address.path} are of version {found[0]}, and this taskcore knows {SCHEMA}",
-            fix="install the taskcore that the other programs on this file use",
-        )
+    prepare_tables(file, RECORDS)
 
 
 def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
