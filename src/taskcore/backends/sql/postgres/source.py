@@ -98,6 +98,7 @@ class PostgresSource:
             row = await cursor.fetchone()
             return row[0] if row is not None else None
 
+        due: float | None = None
         with anyio.CancelScope(shield=True):  # a cancelled statement would cost the connection
             due = await self._pool.run(note, repeatable=True)
         return max(longest if due is None else min(longest, due), SHORTEST_WAIT)
@@ -107,6 +108,7 @@ class PostgresSource:
         self._turn += 1
         limit = min(limit, RECEIVE_LIMIT)
         late = limit // 2 if self._turn % READY_FIRST_EVERY == 0 else limit
+        taken: Sequence[Delivery] = ()
         with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
             full = bool(self._lost) or self._positions.seconds_to_full_look(idle=False) <= 0
             taken = await self._claim(limit, late, full=full)

@@ -63,6 +63,7 @@ class SqliteSource:
         self._turn += 1
         limit = min(limit, RECEIVE_LIMIT)
         late = limit // 2 if self._turn % READY_FIRST_EVERY == 0 else limit
+        taken: Sequence[Delivery] = ()
         with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
             taken = await self._claim(limit, late)
             if not taken and late < limit:
