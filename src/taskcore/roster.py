@@ -2,18 +2,18 @@
 
     worker/<number>    one record for each worker, which ends soon after its last heartbeat
 
-A worker takes the lowest number that is free. A worker that ends deletes its record; one that dies is gone when its
-record is.
+A worker takes a number at random, if that is free, so that a beat is one write and workers that start at the same time
+rarely want the same one. A worker that ends deletes its record; one that dies is gone when its record is.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 
 import anyio
 import anyio.abc
@@ -33,7 +33,9 @@ log = logger("taskcore.worker")
 
 BEATS_MISSED = 3  #: heartbeats after whose time, and a second, a worker is not listed any more
 NUMBERS = 512  #: workers that can be listed
+TRIES = 4  #: numbers that a worker tries before it reads which ones are free
 SHOWN_JOBS = 100  #: jobs that a record names; the oldest ones
+LEAST = 0.1  #: seconds between two heartbeats, whatever is asked for
 TIME_TO_LEAVE = 1.0  #: seconds for deleting the record when the worker ends
 
 
@@ -50,11 +52,12 @@ class Roster:
         self._store = store
         self._clock = clock
         self._options = options
-        self._every = options.heartbeat or 1.0
+        self._every = max(options.heartbeat, LEAST)
         self._keep = BEATS_MISSED * self._every + 1.0
         self._started = 0.0
         self._mine: tuple[str, Version] | None = None
         self._busy = (0.0, 0.0)
+        self._dice = random.SystemRandom()  # not that of the program, which a job may seed
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Beat until cancelled; then leave the roster."""
@@ -83,12 +86,21 @@ class Roster:
             if not isinstance(now, Conflict):
                 self._mine = (name, now)
                 return
+        for name in self._dice.sample(NAMES, TRIES):
+            if await self._take(store, name, record):
+                return
         for name, found in zip(NAMES, await store.get_many(NAMES), strict=True):
-            if found is None:
-                now = await store.put(name, record, expect=ABSENT, keep=self._keep)
-                if not isinstance(now, Conflict):
-                    self._mine = (name, now)
-                    return
+            if found is None and await self._take(store, name, record):
+                return
+        log.debug("this worker is not in the roster now: %d others are", NUMBERS)
+
+    async def _take(self, store: Store, name: str, record: bytes) -> bool:
+        """Take a number, unless another worker has it."""
+        now = await store.put(name, record, expect=ABSENT, keep=self._keep)
+        if isinstance(now, Conflict):
+            return False
+        self._mine = (name, now)
+        return True
 
     def _status(self) -> WorkerStatus:
         began, used = self._busy
@@ -123,6 +135,8 @@ def _in_hand(job: Execution, ago: float) -> JobInHand:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it takes as long as all the rest
+
     try:
         return version("taskcore-framework")
     except PackageNotFoundError:  # a checkout that is not installed
@@ -136,9 +150,11 @@ async def read_workers(store: Store | None) -> Sequence[WorkerStatus]:
     """
     if store is None:
         raise StoreRequired("workers say in a store that they live, and this app has none")
-    found = []
+    found: dict[object, WorkerStatus] = {}
     for record in await store.get_many(NAMES):
         if record is not None:
             with suppress(msgspec.MsgspecError):  # of a newer version
-                found.append(msgspec.json.decode(record.value, type=WorkerStatus))
-    return sorted(found, key=lambda worker: (worker.name, worker.pid))
+                status = msgspec.json.decode(record.value, type=WorkerStatus)
+                same = (status.host, status.pid, status.name, status.started)  # twice, if the answer to a beat was lost
+                found[same] = max(status, found.get(same, status), key=lambda one: one.seen)
+    return sorted(found.values(), key=lambda worker: (worker.name, worker.pid))

@@ -41,9 +41,10 @@ FEATURES = (
     "dependencies",
     "keeping",
     "parking",
+    "progress",
     "schedules",
     "supervisor",
-    "deadletter.py",
+    "deadletter",
     "soft_timeouts.py",
     "roster.py",
 )  # rooms that may be deleted: what they add goes, the core stays

@@ -45,10 +45,10 @@ class JobQueries:
     def __init__(self, components: Components, *, timeout: float) -> None:
         self._backend = components.backend
         self.admin = components.backend.admin
-        self._store = components.store
+        self.store = components.store
         self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
-        self._clock = components.clock
+        self.clock = components.clock
         self._timeout = timeout
         self._detached = Detached()
 
@@ -132,14 +132,14 @@ class JobQueries:
 
     async def stats(self, queue: str) -> QueueStats:
         """Count the jobs of a queue, and those that wait for a worker that knows their task, if the store can tell."""
-        stats = await self.admin.stats(queue)
-        if self._store is None:
+        [stats] = await self.admin.stats([queue])
+        if self.store is None:
             return stats
         try:
-            parked = await count_parked(self._store, queue, self._clock())
+            parked = await count_parked(self.store, queue, self.clock())
         except BrokerUnavailable:  # the store; what the broker tells is worth having all the same
             return stats
-        if self._backend.features.counts != "absent":
+        if stats.scheduled is not None:
             parked = min(parked, stats.scheduled)
         return msgspec.structs.replace(stats, parked=parked)
 
@@ -153,14 +153,11 @@ class JobQueries:
         for queue in queues:
             began = anyio.current_time()
             while True:
-                stats = await self.admin.stats(queue)
-                if not stats.ready + stats.leased + stats.scheduled:
+                [stats] = await self.admin.stats([queue])
+                if not stats.unfinished:
                     break
                 if limit is not None and anyio.current_time() - began >= limit:
-                    raise TimeoutError(
-                        f'queue "{queue}" is not empty after {limit:g} s: '
-                        f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
-                    )
+                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {_counts(stats)}')
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, 0.1)
 
@@ -182,7 +179,7 @@ class JobQueries:
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
-        record = await self._store.get(key_name(job.task.name, str(job.key))) if self._store is not None else None
+        record = await self.store.get(key_name(job.task.name, str(job.key))) if self.store is not None else None
         if record is None:
             return None
         claim = decode_key_record(record.value)
@@ -197,15 +194,15 @@ class JobQueries:
             facts = [f"the job is: {state}"]
             if not job.queue:
                 return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
-            stats = await self.admin.stats(job.queue)
+            [stats] = await self.admin.stats([job.queue])
             facts = [
                 f"the job is: {state}",
-                f'queue "{job.queue}": {stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled',
+                f'queue "{job.queue}": {_counts(stats)}',
             ]
             if state == "queued" and not stats.leased:
                 facts.append("no job of this queue is running: is a worker listening to it?")
-            if state in {"scheduled", "unknown"} and self._store is not None:
-                parked = await find_parked(self._store, job.task.name)
+            if state in {"scheduled", "unknown"} and self.store is not None:
+                parked = await find_parked(self.store, job.task.name)
                 if parked is not None:
                     facts.append(f"worker {parked.worker} has parked jobs of {job.task.name}: {parked.why}")
         return ResultTimeout(
@@ -215,6 +212,11 @@ class JobQueries:
             + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
             job_id=job.id,
         )
+
+
+def _counts(stats: QueueStats) -> str:
+    running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
+    return f"{stats.ready} ready, {running} running, {scheduled} scheduled"
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

@@ -102,6 +102,6 @@ def build_parts(
     )
     beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
     services = [beside, parking]
-    if options.heartbeat is not None and components.store is not None:
+    if options.heartbeat and components.store is not None:
         services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)

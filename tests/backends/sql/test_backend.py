@@ -196,7 +196,7 @@ async def test_the_end_of_a_job_is_seen_by_a_publish_that_waits(database: str):
             assert not answers
             await settling.commit()
         assert isinstance(answers[0], Duplicate)
-        assert (await backend.admin.stats("q")).ready == 0
+        assert (await backend.admin.stats(["q"]))[0].ready == 0
 
 
 async def test_a_role_that_may_not_make_tables(postgres: PostgresServer, database: str):
@@ -220,7 +220,7 @@ async def test_a_role_that_may_not_make_tables(postgres: PostgresServer, databas
             first, second = await source.receive(2)
             assert not await source.settle([(first, ACK), (second, Bury("why", b""))])
             assert await backend.publish(sent) == [Duplicate(), Duplicate()]
-            assert (await backend.admin.stats("q")).dead == 1
+            assert (await backend.admin.stats(["q"]))[0].dead == 1
         await own.execute(f"DROP OWNED BY {role}")
         await own.execute(f"DROP ROLE {role}")
 
@@ -295,7 +295,7 @@ async def test_a_file_that_is_locked_for_a_while(tmp_path: Path):
             other.execute("ROLLBACK")
         other.close()
         assert not lost
-        assert (await backend.admin.stats("q")).leased == 0
+        assert (await backend.admin.stats(["q"]))[0].leased == 0
 
 
 async def test_backend_and_store_share_a_thread(tmp_path: Path):

@@ -21,7 +21,7 @@ BATCH = [Outgoing("q", "1", b"one"), Outgoing("q", "2", b"two", b"", 60.0), Outg
 async def counts(url: str) -> tuple[int, int]:
     """Return how many jobs are ready and scheduled."""
     async with open_backend(url) as backend:
-        stats = await backend.admin.stats("q")
+        [stats] = await backend.admin.stats(["q"])
     return stats.ready, stats.scheduled
 
 

@@ -10,7 +10,7 @@ from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = [
     "ACKED", "ACK_EFFECT", "BURIED", "DEDUP_WINDOW", "LONGEST_DELAY", "RELEASED", "RETRIED", "TOO_LARGE", "Effect",
-    "Receipt", "answers_of", "effect_of", "letter_number", "read_ticket", "ticket_of",
+    "Receipt", "answers_of", "effect_of", "letter_number", "read_ticket", "row_number", "ticket_of",
 ]  # fmt: skip
 
 TOO_LARGE: Final = "SQLite refuses the job: a value is too large"
@@ -79,6 +79,11 @@ def letter_number(letter_id: str | None) -> int | None:
         return None
     number = int(letter_id)
     return number if number < LARGEST_NUMBER else None
+
+
+def row_number(letter_id: str) -> int:
+    """Return the row of a letter of ours, by which letters are in order; zero for other ids."""
+    return letter_number(letter_id) or 0
 
 
 def ticket_of(delivery: Delivery) -> bytes:

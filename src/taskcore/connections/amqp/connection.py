@@ -7,6 +7,7 @@ deliveries of a lost channel; here a lost channel ends its leases, and only a ne
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,18 @@ T = TypeVar("T")
 
 #: What the client library raises when a connection fails; a time limit is an OSError.
 CLIENT_ERRORS = (AMQPError, PAMQPException, OSError, EOFError)
+
+
+class _NoLosses(logging.Filter):
+    """Drops the library's tracebacks of lost connections: what was lost, and why, is told by who used it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep everything but the end of a stream; a frame that cannot be read is no such end."""
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        return not (isinstance(error, AMQPError) and isinstance(error.__cause__, EOFError | OSError))
+
+
+logging.getLogger("aiormq.connection").addFilter(_NoLosses())
 
 HANDSHAKE_TIMEOUT = 6.0  #: seconds for one node, before the next one is tried
 

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
 
-from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
-from taskcore.backends.sql.messages import letter_number
-from taskcore.backends.sql.postgres.layout import DELETE, DROP, LETTER, LETTERS, LOCATE, PURGE, QUEUES, REMOVE, STATS
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, WaitingJob
+from taskcore.backends.letter_walks import PagedWalk
+from taskcore.backends.sql.messages import letter_number, row_number
+from taskcore.backends.sql.postgres.layout import (
+    DELETE,
+    DROP,
+    LAST_LETTER,
+    LETTER,
+    LETTERS,
+    LOCATE,
+    PEEK_READY,
+    PEEK_SCHEDULED,
+    PURGE,
+    QUEUES,
+    REMOVE,
+    STATS,
+)
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection
+from taskcore.toolkit.batching import gather_limited
 
 __all__ = ["PostgresAdmin"]
 
+AT_ONCE: Final = 3  #: queues that are counted at a time
 PURGE_BATCH: Final = 1_000  #: jobs deleted in one statement
 PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "scheduled", "leased": "leased"}
 
@@ -31,11 +48,20 @@ class PostgresAdmin:
         """Return the queues that have jobs or dead letters, or on which a worker has waited."""
         return sorted(queue for (queue,) in await self._ask(QUEUES, {}))
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Return how full the queue is; its jobs are counted one by one."""
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Return how full each queue is; their jobs are counted one by one."""
+        return await gather_limited(self._stats, queues, limit=AT_ONCE)
+
+    async def _stats(self, queue: str) -> QueueStats:
         [(ready, leased, scheduled, dead, oldest)] = await self._ask(STATS, {"queue": queue})
         age = None if oldest is None else max(oldest, 0.0)
         return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
+
+    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
+        """Return the jobs that come next."""
+        statement = PEEK_READY if place == "ready" else PEEK_SCHEDULED
+        rows = await self._ask(statement, {"queue": queue, "limit": limit})
+        return [WaitingJob(envelope=envelope, trail=trail, due=due) for envelope, trail, due in rows]
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs that are ready or scheduled, a batch at a time; return how many."""
@@ -74,6 +100,12 @@ class PostgresAdmin:
         """Return dead letters, oldest first, a page at a time."""
         values = {"queue": queue, "limit": limit, "after": letter_number(after) or 0}
         return [_letter_of(row) for row in await self._ask(LETTERS, values)]
+
+    @asynccontextmanager
+    async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
+        """Begin a pass over dead letters."""
+        [(last,)] = await self._ask(LAST_LETTER, {"queue": queue})
+        yield PagedWalk(self, queue, row_number, last or 0)
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""

@@ -48,6 +48,7 @@ FEATURES: Final = Features(
     locate="native",
     dead_letters="native",
     atomic_retry=True,
+    peek="native",
 )
 
 

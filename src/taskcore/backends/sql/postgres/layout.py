@@ -23,8 +23,9 @@ from taskcore.connections.postgres.schema import PostgresSchema, prepare_schema
 from taskcore.connections.postgres.session import Connection
 
 __all__ = [
-    "ACK", "CHANNEL", "CLAIM", "CLEAN", "DELETE", "DROP", "EXTEND", "INSERT", "JOBS", "LETTER", "LETTERS", "LOCATE",
-    "PURGE", "QUEUES", "REMOVE", "SETTLE", "SLEEP", "STATS", "UNDO", "WAKE", "prepare",
+    "ACK", "CHANNEL", "CLAIM", "CLEAN", "DELETE", "DROP", "EXTEND", "INSERT", "JOBS", "LAST_LETTER", "LETTER",
+    "LETTERS", "LOCATE", "PEEK_READY", "PEEK_SCHEDULED", "PURGE", "QUEUES", "REMOVE", "SETTLE", "SLEEP", "STATS", "UNDO",
+    "WAKE", "prepare",
 ]  # fmt: skip
 
 CHANNEL: Final = "taskcore_jobs"  #: notifications for workers that sleep
@@ -181,6 +182,16 @@ FROM (
     FROM taskcore_jobs WHERE queue = %(queue)s AND due IS NOT NULL
 ) AS jobs"""
 
+PEEK_READY: Final = f"""SELECT envelope, trail, NULL::float8 FROM (
+    SELECT 0 AS place, * FROM (SELECT due AS since, id, envelope, trail FROM taskcore_jobs
+        WHERE queue = %(queue)s AND due IS NOT NULL AND due <= now() AND {FREE} ORDER BY due LIMIT %(limit)s) AS late
+    UNION ALL
+    SELECT 1, * FROM (SELECT NULL::timestamptz, id, envelope, trail FROM taskcore_jobs
+        WHERE queue = %(queue)s AND due IS NULL AND {FREE} ORDER BY id LIMIT %(limit)s) AS ready
+    ) AS next ORDER BY place, since, id LIMIT %(limit)s"""  # noqa: S608 - as above
+PEEK_SCHEDULED: Final = f"""SELECT envelope, trail, extract(epoch FROM due - now())::float8 FROM taskcore_jobs
+    WHERE queue = %(queue)s AND due IS NOT NULL AND due > now() AND {FREE} ORDER BY due LIMIT %(limit)s"""  # noqa: S608 - as above
+
 PURGE: Final = f"""WITH picked AS MATERIALIZED (
     SELECT job FROM (SELECT job FROM taskcore_jobs WHERE queue = %(queue)s AND due IS NULL AND {FREE}
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS ready
@@ -210,6 +221,7 @@ LETTER_COLUMNS: Final = "id, queue, envelope, trail, reason, extract(epoch FROM 
 LETTERS: Final = f"""SELECT {LETTER_COLUMNS} FROM taskcore_letters
     WHERE queue = %(queue)s AND id > %(after)s::bigint ORDER BY id LIMIT %(limit)s"""  # noqa: S608 - as above
 LETTER: Final = f"SELECT {LETTER_COLUMNS} FROM taskcore_letters WHERE id = %(letter)s::bigint"  # noqa: S608 - as above
+LAST_LETTER: Final = "SELECT max(id) FROM taskcore_letters WHERE queue = %(queue)s"
 DROP: Final = "DELETE FROM taskcore_letters WHERE id = %(letter)s::bigint"
 
 #: Forgets ended jobs; one program at a time does it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Literal
 
-from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused
-from taskcore.backends.sql.messages import TOO_LARGE, letter_number
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, WaitingJob
+from taskcore.backends.letter_walks import PagedWalk
+from taskcore.backends.sql.messages import TOO_LARGE, letter_number, row_number
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.consumer import SqliteQueues
 
@@ -27,9 +29,13 @@ class SqliteAdmin:
         """Return the queues that exist."""
         return await self._file.look(ledger.queues)
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Return how full the queue is; its jobs are counted one by one."""
-        return await self._file.look(lambda connection, now: ledger.stats(connection, now, queue))
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Return how full each queue is; their jobs are counted one by one."""
+        return await self._file.look(lambda connection, now: [ledger.stats(connection, now, queue) for queue in queues])
+
+    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
+        """Return the jobs that come next."""
+        return await self._file.look(lambda connection, now: ledger.peek(connection, now, queue, place, limit))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs that are ready or scheduled, a batch at a time; return how many."""
@@ -60,6 +66,12 @@ class SqliteAdmin:
         """Return dead letters, oldest first, a page at a time."""
         behind = letter_number(after) or 0
         return await self._file.look(lambda connection, now: ledger.letters(connection, now, queue, limit, behind))
+
+    @asynccontextmanager
+    async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
+        """Begin a pass over dead letters."""
+        last = await self._file.look(lambda connection, now: ledger.last_letter(connection, now, queue))
+        yield PagedWalk(self, queue, row_number, last)
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""

@@ -22,8 +22,9 @@ from taskcore.errors import BrokerUnavailable
 
 __all__ = [
     "ACK", "AGAIN", "BURY", "CLAIM", "CLEAN", "DELETE", "DROP", "DUE", "ENDED", "ENDED_BEFORE", "EXTEND", "INSERT_ROWS",
-    "JOBS", "LETTER", "LETTERS", "LOCATE", "NEXT_DUE", "NOTE_ENDED", "NOTE_QUEUES", "PURGE", "QUEUES", "READY",
-    "REMOVE", "STATS", "TAKE_BURIED", "WITH_WORK", "insert_statement", "prepare",
+    "JOBS", "LAST_LETTER", "LETTER", "LETTERS", "LOCATE", "NEXT_DUE", "NOTE_ENDED", "NOTE_QUEUES", "PEEK_DUE",
+    "PEEK_READY", "PEEK_SCHEDULED", "PURGE", "QUEUES", "READY", "REMOVE", "STATS", "TAKE_BURIED", "WITH_WORK",
+    "insert_statement", "prepare",
 ]  # fmt: skip
 
 OLDEST: Final = (3, 35)  #: the first version of SQLite with RETURNING
@@ -134,6 +135,14 @@ FROM (
     FROM taskcore_jobs WHERE queue = :queue AND due IS NOT NULL
 )"""
 
+PEEK: Final = "SELECT CAST(envelope AS BLOB), CAST(trail AS BLOB)"
+PEEK_READY: Final = f"""{PEEK}, NULL FROM taskcore_jobs WHERE queue = :queue AND due IS NULL AND {FREE}
+    ORDER BY id LIMIT :limit"""
+PEEK_DUE: Final = f"""{PEEK}, NULL FROM taskcore_jobs
+    WHERE queue = :queue AND due IS NOT NULL AND due <= :now AND {FREE} ORDER BY due LIMIT :limit"""
+PEEK_SCHEDULED: Final = f"""{PEEK}, due - :now FROM taskcore_jobs
+    WHERE queue = :queue AND due IS NOT NULL AND due > :now AND {FREE} ORDER BY due LIMIT :limit"""
+
 PURGE: Final = f"""DELETE FROM taskcore_jobs WHERE id IN (
     SELECT id FROM taskcore_jobs WHERE queue = :queue AND due IS NULL AND {FREE}
     UNION ALL SELECT id FROM taskcore_jobs WHERE queue = :queue AND due IS NOT NULL AND {FREE} LIMIT :limit)
@@ -150,6 +159,7 @@ LETTER_COLUMNS: Final = "id, queue, CAST(envelope AS BLOB), CAST(trail AS BLOB),
 LETTERS: Final = f"""SELECT {LETTER_COLUMNS} FROM taskcore_letters WHERE queue = :queue AND id > :after
     ORDER BY id LIMIT :limit"""  # noqa: S608 - as above
 LETTER: Final = f"SELECT {LETTER_COLUMNS} FROM taskcore_letters WHERE id = :letter"  # noqa: S608 - as above
+LAST_LETTER: Final = "SELECT max(id) FROM taskcore_letters WHERE queue = :queue"
 DROP: Final = "DELETE FROM taskcore_letters WHERE id = :letter"
 
 ENDED_BEFORE: Final = "SELECT 1 FROM taskcore_ended WHERE ended <= :since LIMIT 1"

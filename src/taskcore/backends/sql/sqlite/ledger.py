@@ -10,9 +10,9 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from taskcore.backend import Delivery, Letter, Outgoing, Place, Published, QueueStats
+from taskcore.backend import Delivery, Letter, Outgoing, Place, Published, QueueStats, WaitingJob
 from taskcore.backends.sql.messages import (
     ACKED,
     BURIED,
@@ -28,8 +28,8 @@ from taskcore.backends.sql.sqlite import layout as sql
 from taskcore.lifecycle import Verdict
 
 __all__ = [
-    "claim", "clean", "delete", "drop", "extend", "has_work", "letter", "letters", "locate", "next_due", "publish",
-    "purge", "queues", "remove", "settle", "stats",
+    "claim", "clean", "delete", "drop", "extend", "has_work", "last_letter", "letter", "letters", "locate", "next_due",
+    "peek", "publish", "purge", "queues", "remove", "settle", "stats",
 ]  # fmt: skip
 
 PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "scheduled", "leased": "leased"}
@@ -184,6 +184,17 @@ def stats(connection: sqlite3.Connection, now: float, queue: str) -> QueueStats:
     return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
 
 
+def peek(
+    connection: sqlite3.Connection, now: float, queue: str, place: Literal["ready", "scheduled"], limit: int
+) -> list[WaitingJob]:
+    """Return the jobs that come next."""
+    values: dict[str, Any] = {"queue": queue, "now": now}
+    rows: list[tuple[bytes, bytes, float | None]] = []
+    for statement in (sql.PEEK_DUE, sql.PEEK_READY) if place == "ready" else (sql.PEEK_SCHEDULED,):
+        rows += connection.execute(statement, values | {"limit": limit - len(rows)})
+    return [WaitingJob(envelope=envelope, trail=trail, due=due) for envelope, trail, due in rows]
+
+
 def purge(connection: sqlite3.Connection, now: float, queue: str, limit: int) -> int:
     """Delete up to so many ready and scheduled jobs; return how many."""
     values = {"queue": queue, "now": now, "limit": limit}
@@ -216,6 +227,12 @@ def letters(connection: sqlite3.Connection, now: float, queue: str, limit: int, 
     """Return a page of dead letters."""
     values = {"queue": queue, "limit": limit, "after": after}
     return [_letter_of(row) for row in connection.execute(sql.LETTERS, values)]
+
+
+def last_letter(connection: sqlite3.Connection, now: float, queue: str) -> int:  # noqa: ARG001 - as all of them
+    """Return the number of the newest dead letter; zero if there is none."""
+    [number] = connection.execute(sql.LAST_LETTER, {"queue": queue}).fetchone()
+    return number or 0
 
 
 def letter(connection: sqlite3.Connection, now: float, number: int) -> Letter | None:  # noqa: ARG001 - as all of them
