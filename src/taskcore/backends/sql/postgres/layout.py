@@ -24,8 +24,8 @@ from taskcore.connections.postgres.session import Connection
 
 __all__ = [
     "ACK", "CHANNEL", "CLAIM", "CLEAN", "DELETE", "DROP", "EXTEND", "INSERT", "JOBS", "LAST_LETTER", "LETTER",
-    "LETTERS", "LOCATE", "PEEK_READY", "PEEK_SCHEDULED", "PURGE", "QUEUES", "REMOVE", "SETTLE", "SLEEP", "STATS", "UNDO",
-    "WAKE", "prepare",
+    "LETTERS", "LOCATE", "PEEK_READY", "PEEK_SCHEDULED", "PURGE", "QUEUES", "REMOVE", "SETTLE", "SLEEP", "STATS",
+    "UNDO", "WAKE", "prepare",
 ]  # fmt: skip
 
 CHANNEL: Final = "taskcore_jobs"  #: notifications for workers that sleep
