@@ -327,12 +327,16 @@ MODULES = (
     "toolkit.diagnostics",
 )
 CLASSES = (
+    "blocking.events.SyncEventStream",
     "blocking.SyncApp",
     "blocking.SyncDeadLetters",
     "blocking.progress.SyncLogReader",
     "blocking.progress.SyncProgressReader",
     "blocking.schedules.SyncSchedule",
     "blocking.schedules.SyncSchedules",
+    "events.EventStream",
+    "events.JobEvent",
+    "events.Subscribe",
     "options.UsingOptions",
     "progress.AsyncTracked",
     "progress.JobLog",

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskcore.adapters import BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
+from taskcore.adapters import EVENTS, BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
@@ -95,6 +95,9 @@ class App(Router):
     def __repr__(self) -> str:
         shown, state = show("url", self.settings.url), "open" if self._openings.is_open else "closed"
         return f"<App {shown} {len(self)} tasks, {state}>"
+
+    #: Hear what happens to jobs, from any program: ``async with app.events(kinds=["job.buried"]) as events: …``.
+    events = EVENTS
 
     # ── tasks ──
 

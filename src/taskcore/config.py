@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param grace: how long running jobs may go on after a worker was asked to stop.
     :param lease: after this time without a renewal another worker gets the job.
     :param max_block: how long leases are kept while a task blocks the event loop; then other workers get its jobs.
-    :param heartbeat: how often a worker tells the store what it does, for ``app.workers()``; 0 = never.
+    :param heartbeat: how often a worker tells the store what it does, for ``app.workers()``, ``events()``; 0 = never.
     :param send_timeout: how long ``enqueue`` waits for the broker.
     :param timeout: how long one attempt of a task that sets no limit may take; None = no limit.
     :param payload_limit: the largest arguments that are sent.

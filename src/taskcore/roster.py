@@ -12,13 +12,16 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 import anyio
 import anyio.abc
 import msgspec
 
+from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable, StoreRefused, StoreRequired, UnreadableRecord
 from taskcore.observe import JobInHand, WorkerStatus
 from taskcore.records.names import worker_name
@@ -36,6 +39,8 @@ NUMBERS = 512  #: workers that can be listed
 TRIES = 4  #: numbers that a worker tries before it reads which ones are free
 SHOWN_JOBS = 100  #: jobs that a record names; the oldest ones
 LEAST = 0.1  #: seconds between two heartbeats, whatever is asked for
+EVENTS = "taskcore.events"  #: the room that tells subscribers of events, imported when there is one
+SUBSCRIBED_MEANWHILE = 5  #: writes of a record in a row, while subscribers write into it
 TIME_TO_LEAVE = 1.0  #: seconds for deleting the record when the worker ends
 
 
@@ -45,47 +50,55 @@ class Roster:
     :param executions: every job in hand.
     """
 
-    def __init__(
-        self, executions: Collection[Execution], store: Store, clock: Callable[[], float], options: WorkerOptions
-    ) -> None:
+    def __init__(self, executions: Collection[Execution], components: Components, options: WorkerOptions) -> None:
         self._executions = executions
-        self._store = store
-        self._clock = clock
+        self._store = components.store
+        self._events = components.events
+        self._clock = components.clock
         self._options = options
         self._every = max(options.heartbeat, LEAST)
         self._keep = BEATS_MISSED * self._every + 1.0
         self._started = 0.0
         self._mine: tuple[str, Version] | None = None
+        self._feed: Any = None  # of events, while a subscriber listens
         self._busy = (0.0, 0.0)
         self._dice = random.SystemRandom()  # not that of the program, which a job may seed
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Beat until cancelled; then leave the roster."""
+        store = self._store
+        if store is None:
+            raise _no_store()
         self._started = self._clock()
         self._busy = (time.monotonic(), time.process_time())
         task_status.started()
-        store = self._store
         try:
-            while True:
-                try:
-                    await self._beat(store)
-                except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
-                    log.debug("this worker is not in the roster now: %s", error.what)
-                await anyio.sleep(self._every)
+            async with anyio.create_task_group() as feeds:
+                while True:
+                    try:
+                        await self._beat(store, feeds)
+                    except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
+                        log.debug("this worker is not in the roster now: %s", error.what)
+                    await anyio.sleep(self._every)
         finally:
             with anyio.move_on_after(TIME_TO_LEAVE, shield=True), suppress(BrokerUnavailable, UnreadableRecord):
                 if self._mine is not None:
                     await store.delete(self._mine[0], expect=self._mine[1])
 
-    async def _beat(self, store: Store) -> None:
-        record = msgspec.json.encode(self._status())
+    async def _beat(self, store: Store, feeds: anyio.abc.TaskGroup) -> None:
+        status = self._status()
+        record = msgspec.json.encode(status)
         if self._mine is not None:
             name, before = self._mine
             self._mine = None
-            now = await store.put(name, record, expect=before, keep=self._keep)
-            if not isinstance(now, Conflict):
-                self._mine = (name, now)
-                return
+            for _ in range(SUBSCRIBED_MEANWHILE):
+                now = await store.put(name, record, expect=before, keep=self._keep)
+                if not isinstance(now, Conflict):
+                    self._mine = (name, now)
+                    return
+                if now.current is None or not self._is_asked(now.current.value, name, status, feeds):
+                    break
+                before = now.current.version
         for name in self._dice.sample(NAMES, TRIES):
             if await self._take(store, name, record):
                 return
@@ -93,6 +106,18 @@ class Roster:
             if found is None and await self._take(store, name, record):
                 return
         log.debug("this worker is not in the roster now: %d others are", NUMBERS)
+
+    def _is_asked(self, found: bytes, name: str, status: WorkerStatus, feeds: anyio.abc.TaskGroup) -> bool:
+        """Tell the events of this worker, if it is subscribers that have written into its record."""
+        asked = import_module(f"{EVENTS}.record").asked_of(found, (status.name, status.pid, status.started))
+        if asked is None:
+            return False
+        if self._feed is None or self._feed.is_over:
+            feed = import_module(f"{EVENTS}.feed").EventFeed
+            self._feed = feed(self._store, self._events, worker=status.name, clock=self._clock, heartbeat=self._every)
+            feeds.start_soon(self._feed.run)
+        self._feed.ask(asked, name)
+        return True
 
     async def _take(self, store: Store, name: str, record: bytes) -> bool:
         """Take a number, unless another worker has it."""
@@ -149,7 +174,7 @@ async def read_workers(store: Store | None) -> Sequence[WorkerStatus]:
     :raises StoreRequired: there is no store that could have it (TC105).
     """
     if store is None:
-        raise StoreRequired("workers say in a store that they live, and this app has none")
+        raise _no_store()
     found: dict[object, WorkerStatus] = {}
     for record in await store.get_many(NAMES):
         if record is not None:
@@ -158,3 +183,7 @@ async def read_workers(store: Store | None) -> Sequence[WorkerStatus]:
                 same = (status.host, status.pid, status.name, status.started)  # twice, if the answer to a beat was lost
                 found[same] = max(status, found.get(same, status), key=lambda one: one.seen)
     return sorted(found.values(), key=lambda worker: (worker.name, worker.pid))
+
+
+def _no_store() -> StoreRequired:
+    return StoreRequired("workers say in a store that they live, and this app has none")

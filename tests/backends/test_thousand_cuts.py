@@ -148,3 +148,4 @@ async def test_a_worker_keeps_its_size(broker: Server, tmp_path: Path):
     assert many.threads <= few.threads + 1
     assert many.memory <= few.memory + 4 * 1_024
     assert "Traceback" not in command.said
+    assert "aiormq" not in command.said

@@ -22,7 +22,7 @@ from taskcore.worker.settle import Settler
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
 CANCELLING = "taskcore.cancelling"  #: the feature room that keeps cancelled jobs from starting, if the broker cannot
-KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
+KEEPING = "taskcore.keeping"  #: the feature room that keeps keys, and leases while the event loop stands still
 ROSTER = "taskcore.roster"  #: the feature that tells the store which workers live
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
 
@@ -100,8 +100,10 @@ def build_parts(
         keep_result=options.keep_result if records is not None else None,
         tell_parked=parking.tell,
     )
-    beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
-    services = [beside, parking]
+    keeping = import_module(KEEPING)
+    services = [keeping.KeeperThread(keeper, components, options.max_block), keeping.WaitingJobs(keeper), parking]
+    if records is not None:
+        services.append(keeping.KeyKeeper(keeper, records, store.member()))
     if options.heartbeat and components.store is not None:
-        services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
+        services.append(import_module(ROSTER).Roster(executions, components, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)

@@ -123,7 +123,7 @@ def command(loop_name: str, **given: Any) -> int:
 
 
 def _load(given: Mapping[str, Any]) -> App:
-    """Load the app; with ``--reload`` code that fails is told, and a change of it waited for."""
+    """Load the app; with ``--reload`` tell why its code fails, and wait for a change."""
     try:
         return load_app(given["app"], given["app_dir"], given["include"])
     except TaskcoreError as error:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
-from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, WaitingJob
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.letter_walks import PagedWalk
 from taskcore.backends.sql.messages import letter_number, row_number
 from taskcore.backends.sql.postgres.layout import (
@@ -27,6 +27,7 @@ from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection
 from taskcore.toolkit.batching import gather_limited
+from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["PostgresAdmin"]
 

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
-from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, WaitingJob
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused
 from taskcore.backends.letter_walks import PagedWalk
 from taskcore.backends.sql.messages import TOO_LARGE, letter_number, row_number
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.consumer import SqliteQueues
+from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["SqliteAdmin"]
 

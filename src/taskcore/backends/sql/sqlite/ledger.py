@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from taskcore.backend import Delivery, Letter, Outgoing, Place, Published, QueueStats, WaitingJob
+from taskcore.backend import Delivery, Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.sql.messages import (
     ACKED,
     BURIED,
@@ -26,6 +26,7 @@ from taskcore.backends.sql.messages import (
 )
 from taskcore.backends.sql.sqlite import layout as sql
 from taskcore.lifecycle import Verdict
+from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = [
     "claim", "clean", "delete", "drop", "extend", "has_work", "last_letter", "letter", "letters", "locate", "next_due",
