@@ -57,12 +57,11 @@ CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 #:   ledger     every queue, job and lease of a backend that is its own broker
 #:   batches    many reads or writes of a store in few commands of its server
 #:   watches    how a store learns of written records that are watched
-#:   insert     jobs in a transaction of the program's own
 #:   complete   the outcome of a key, committed in a transaction of the program's own
 ADAPTER_FILES = {
     "backends": {
         "__init__.py", "backend.py", "publish.py", "source.py", "consumer.py", "settle.py", "delays.py", "admin.py",
-        "letters.py", "layout.py", "messages.py", "diagnose.py", "ledger.py", "insert.py",
+        "letters.py", "layout.py", "messages.py", "diagnose.py", "ledger.py",
     },
     "stores": {
         "__init__.py", "store.py", "layout.py", "diagnose.py", "batches.py", "watches.py", "complete.py",

@@ -2,7 +2,6 @@
 
 sqlite/        SqliteBackend        postgres/      PostgresBackend
 messages.py    what both share
-insert.py      jobs in a transaction of the program's own
 """
 
 from __future__ import annotations

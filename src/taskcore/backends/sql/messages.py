@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple, assert_never
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
-from taskcore.backend import DUPLICATE, STORED, Delivery, Outgoing, Published
+from taskcore.backend import DUPLICATE, STORED, Delivery, Outgoing, Published, Refused, VerdictRefused
+from taskcore.backends.limits import too_large
+from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = [
-    "ACKED", "ACK_EFFECT", "BURIED", "DEDUP_WINDOW", "LONGEST_DELAY", "RELEASED", "RETRIED", "TOO_LARGE", "Effect",
-    "Receipt", "answers_of", "effect_of", "letter_number", "read_ticket", "row_number", "ticket_of",
+    "ACKED", "ACK_EFFECT", "BATCH_JOBS", "BURIED", "DEDUP_WINDOW", "LONGEST_DELAY", "RELEASED", "RETRIED", "Effect",
+    "Receipt", "answers_of", "effect_of", "letter_number", "publish_parts", "read_ticket", "row_number", "ticket_of",
 ]  # fmt: skip
 
-TOO_LARGE: Final = "SQLite refuses the job: a value is too large"
+BATCH_JOBS: Final = 1_000  #: jobs in one transaction
+BATCH_BYTES: Final = 16 * 1024 * 1024  #: bytes of new jobs in one transaction
 DEDUP_WINDOW: Final = 60.0  #: seconds for which the id of an ended job is remembered
 LONGEST_DELAY: Final = 200 * 365.25 * 86_400.0  #: seconds; the calendar of a database ends somewhere
+LARGEST_JOB: Final = 256 * 1024 * 1024  #: bytes; both databases copy a value a few times, and end at a gigabyte
 LARGEST_NUMBER: Final = 2**63  #: no number of a row reaches it
+
+#: Publishes some jobs in one transaction.
+Publish: TypeAlias = Callable[[Sequence[Outgoing]], Awaitable[Sequence[Published]]]
 
 #: The kinds of verdicts, as the statements take them.
 ACKED, RELEASED, RETRIED, BURIED = range(4)
@@ -46,19 +53,68 @@ class Effect(NamedTuple):
 ACK_EFFECT: Final = Effect(ACKED)
 
 
-def effect_of(verdict: Verdict) -> Effect:
-    """Return what a statement has to do."""
+def effect_of(delivery: Delivery, verdict: Verdict) -> Effect:
+    """Return what a statement has to do.
+
+    :raises VerdictRefused: the job would be too large with its new trail.
+    """
     match verdict:
         case Ack():
             return ACK_EFFECT
         case Reschedule(after=after, trail=trail):
+            size = len(delivery.envelope) + len(trail)
+            if size > LARGEST_JOB:
+                raise VerdictRefused(f"with its errors it has {size:,} bytes, and this broker takes {LARGEST_JOB:,}")
             return Effect(RETRIED, min(max(after, 0.0), LONGEST_DELAY), trail)
         case Release():
             return Effect(RELEASED)
         case Bury(reason=reason, trail=trail):
-            return Effect(BURIED, 0.0, trail, reason)
+            return Effect(BURIED, 0.0, trail, _plain(reason))
         case _:
             assert_never(verdict)
+
+
+def _plain(text: str) -> str:
+    """Return the text without what a database does not take."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\\0")
+
+
+async def publish_parts(batch: Sequence[Outgoing], publish: Publish) -> list[Published]:
+    """Publish jobs, some in each transaction; refuse those that are too large.
+
+    :raises BrokerUnavailable: surely none of them was stored.
+    """
+    answers: list[Published] = []
+    for part in _parts(batch):
+        size = _size(part[0])
+        if size > LARGEST_JOB:  # which is alone in its part
+            answers.append(too_large(size, LARGEST_JOB))
+            continue
+        try:
+            answers += await publish(part)
+        except BrokerUnavailable as error:
+            if not answers:
+                raise
+            answers += [Refused(error.what)] * len(part)
+    return answers
+
+
+def _parts(batch: Sequence[Outgoing]) -> list[Sequence[Outgoing]]:
+    if len(batch) <= BATCH_JOBS and sum(map(_size, batch)) <= BATCH_BYTES:
+        return [batch] if batch else []
+    parts: list[list[Outgoing]] = [[]]
+    size = 0
+    for job in batch:
+        size += _size(job)
+        if parts[-1] and (len(parts[-1]) >= BATCH_JOBS or size > BATCH_BYTES):
+            parts.append([])
+            size = _size(job)
+        parts[-1].append(job)
+    return [*parts]
+
+
+def _size(job: Outgoing) -> int:
+    return len(job.envelope) + len(job.trail)
 
 
 def answers_of(batch: Sequence[Outgoing], stored: set[str]) -> list[Published]:

@@ -9,20 +9,7 @@ from typing import Any, Final, Literal
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.letter_walks import PagedWalk
 from taskcore.backends.sql.messages import letter_number, row_number
-from taskcore.backends.sql.postgres.layout import (
-    DELETE,
-    DROP,
-    LAST_LETTER,
-    LETTER,
-    LETTERS,
-    LOCATE,
-    PEEK_READY,
-    PEEK_SCHEDULED,
-    PURGE,
-    QUEUES,
-    REMOVE,
-    STATS,
-)
+from taskcore.backends.sql.postgres import layout as sql
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection
@@ -47,20 +34,20 @@ class PostgresAdmin:
 
     async def queues(self) -> Sequence[str]:
         """Return the queues that have jobs or dead letters, or on which a worker has waited."""
-        return sorted(queue for (queue,) in await self._ask(QUEUES, {}))
+        return sorted(queue for (queue,) in await self._ask(sql.QUEUES, {}))
 
     async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
         """Return how full each queue is; their jobs are counted one by one."""
         return await gather_limited(self._stats, queues, limit=AT_ONCE)
 
     async def _stats(self, queue: str) -> QueueStats:
-        [(ready, leased, scheduled, dead, oldest)] = await self._ask(STATS, {"queue": queue})
+        [(ready, leased, scheduled, dead, oldest)] = await self._ask(sql.STATS, {"queue": queue})
         age = None if oldest is None else max(oldest, 0.0)
         return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
 
     async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
         """Return the jobs that come next."""
-        statement = PEEK_READY if place == "ready" else PEEK_SCHEDULED
+        statement = sql.PEEK_READY if place == "ready" else sql.PEEK_SCHEDULED
         rows = await self._ask(statement, {"queue": queue, "limit": limit})
         return [WaitingJob(envelope=envelope, trail=trail, due=due) for envelope, trail, due in rows]
 
@@ -68,7 +55,7 @@ class PostgresAdmin:
         """Delete all jobs that are ready or scheduled, a batch at a time; return how many."""
         total: int = 0
         while True:
-            [(purged,)] = await self._ask(PURGE, {"queue": queue, "limit": PURGE_BATCH}, repeatable=False)
+            [(purged,)] = await self._ask(sql.PURGE, {"queue": queue, "limit": PURGE_BATCH}, repeatable=False)
             total += purged
             if not purged:
                 return total
@@ -78,7 +65,7 @@ class PostgresAdmin:
 
         async def delete(connection: Connection) -> None:
             async with connection.transaction():
-                for statement in DELETE:
+                for statement in sql.DELETE:
                     await connection.execute(statement.encode(), {"queue": queue})
 
         await self._pool.run(delete, repeatable=True)
@@ -87,12 +74,12 @@ class PostgresAdmin:
 
     async def remove(self, queue: str, job_id: str) -> bool:
         """Delete one job that is not leased; return whether it was there."""
-        [(removed,)] = await self._ask(REMOVE, {"queue": queue, "job": job_id}, repeatable=False)
+        [(removed,)] = await self._ask(sql.REMOVE, {"queue": queue, "job": job_id}, repeatable=False)
         return bool(removed)
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Return where the job is now."""
-        rows = await self._ask(LOCATE, {"queue": queue, "job": job_id})
+        rows = await self._ask(sql.LOCATE, {"queue": queue, "job": job_id})
         return PLACE_NAMES[rows[0][0]] if rows else None
 
     # ── dead letters ──
@@ -100,24 +87,23 @@ class PostgresAdmin:
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
         """Return dead letters, oldest first, a page at a time."""
         values = {"queue": queue, "limit": limit, "after": letter_number(after) or 0}
-        return [_letter_of(row) for row in await self._ask(LETTERS, values)]
+        return [_letter_of(row) for row in await self._ask(sql.LETTERS, values)]
 
     @asynccontextmanager
     async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
         """Begin a pass over dead letters."""
-        [(last,)] = await self._ask(LAST_LETTER, {"queue": queue})
+        [(last,)] = await self._ask(sql.LAST_LETTER, {"queue": queue})
         yield PagedWalk(self, queue, row_number, last or 0)
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""
         number = letter_number(letter_id)
-        rows = await self._ask(LETTER, {"letter": number}) if number is not None else []
+        rows = await self._ask(sql.LETTER, {"letter": number}) if number is not None else []
         return _letter_of(rows[0]) if rows else None
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job and delete the letter, in one transaction."""
-        [published] = await self._publisher.publish_part([job], letter=letter_number(letter_id))
-        return published
+        return await self._publisher.replay(letter_number(letter_id), job)
 
     async def drop(self, letter_id: str) -> bool:
         """Delete a dead letter; return whether it was there."""
@@ -126,7 +112,7 @@ class PostgresAdmin:
             return False
 
         async def drop(connection: Connection) -> int:
-            return (await connection.execute(DROP, {"letter": number})).rowcount
+            return (await connection.execute(sql.DROP, {"letter": number})).rowcount
 
         return bool(await self._pool.run(drop))
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import psycopg
 
 from taskcore.backend import STORED, Duplicate, Outgoing, Published, Refused, Uncertain
-from taskcore.backends.sql.messages import LONGEST_DELAY, answers_of
+from taskcore.backends.sql.messages import LONGEST_DELAY, answers_of, publish_parts
 from taskcore.backends.sql.postgres.consumer import LONGEST_WAIT
 from taskcore.backends.sql.postgres.layout import DROP, INSERT, UNDO
 from taskcore.connections.postgres.pool import PostgresPool
@@ -17,8 +17,6 @@ from taskcore.errors import BrokerUnavailable
 
 __all__ = ["PostgresPublisher", "columns_of"]
 
-BATCH_JOBS: Final = 1_000  #: jobs in one transaction
-BATCH_BYTES: Final = 16 * 1024 * 1024  #: bytes of envelopes in one transaction
 ENDED_BY_ADMIN: Final = "57P"  #: states of SQL that end a connection, perhaps behind the commit
 
 
@@ -37,17 +35,17 @@ class PostgresPublisher:
 
         :raises BrokerUnavailable: surely none of them was stored.
         """
-        answers: list[Published] = []
-        for part in _portions(batch):
-            try:
-                answers += await self.publish_part(part)
-            except BrokerUnavailable as error:
-                if not answers:
-                    raise
-                answers += [Refused(error.what)] * len(part)
-        return answers
+        return await publish_parts(batch, self._publish_part)
 
-    async def publish_part(self, part: Sequence[Outgoing], *, letter: int | None = None) -> Sequence[Published]:
+    async def replay(self, letter: int | None, job: Outgoing) -> Published:
+        """Store a job and delete its dead letter, in one transaction.
+
+        :raises BrokerUnavailable: surely neither was done.
+        """
+        [answer] = await publish_parts([job], lambda jobs: self._publish_part(jobs, letter=letter))
+        return answer
+
+    async def _publish_part(self, part: Sequence[Outgoing], *, letter: int | None = None) -> Sequence[Published]:
         """Store some jobs in one transaction; with ``letter``, delete that dead letter in it.
 
         :raises BrokerUnavailable: surely none of them was stored.
@@ -80,7 +78,7 @@ class PostgresPublisher:
         """Store each job in its own transaction: the server refuses one of them, which undid the others."""
         if len(part) == 1:
             return [Refused(f"PostgreSQL refuses the job: {' '.join(str(error).split())}")]
-        return [answer for job in part for answer in await self.publish_part([job], letter=letter)]
+        return [answer for job in part for answer in await self._publish_part([job], letter=letter)]
 
 
 async def _store(connection: Connection, jobs: Sequence[Outgoing], letter: int | None) -> list[Published]:
@@ -112,17 +110,3 @@ def _is_undone(error: BaseException | None) -> bool:
     """Tell whether the server has answered that nothing was done."""
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     return bool(state) and not str(state).startswith(ENDED_BY_ADMIN)
-
-
-def _portions(batch: Sequence[Outgoing]) -> list[Sequence[Outgoing]]:
-    if len(batch) <= BATCH_JOBS and sum(len(job.envelope) for job in batch) <= BATCH_BYTES:
-        return [batch] if batch else []
-    portions: list[list[Outgoing]] = [[]]
-    size = 0
-    for job in batch:
-        size += len(job.envelope)
-        if portions[-1] and (len(portions[-1]) >= BATCH_JOBS or size > BATCH_BYTES):
-            portions.append([])
-            size = len(job.envelope)
-        portions[-1].append(job)
-    return [*portions]

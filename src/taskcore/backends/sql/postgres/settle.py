@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final, Self
+from typing import Self
 
 from psycopg.types.numeric import Int8
 
 from taskcore.backend import Delivery
-from taskcore.backends.sql.messages import ACK_EFFECT, Receipt, effect_of, read_ticket
+from taskcore.backends.sql.messages import ACK_EFFECT, BATCH_JOBS, Effect, Receipt, effect_of, read_ticket
 from taskcore.backends.sql.postgres.layout import ACK, EXTEND, SETTLE, prepare
 from taskcore.connections.postgres.address import PostgresAddress
 from taskcore.connections.postgres.pool import PostgresPool
@@ -17,8 +17,6 @@ from taskcore.connections.postgres.session import Connection
 from taskcore.lifecycle import Verdict
 
 __all__ = ["PostgresExtender", "PostgresSettler", "extend_all"]
-
-BATCH_JOBS: Final = 1_000  #: jobs in one statement
 
 
 class PostgresSettler:
@@ -37,13 +35,15 @@ class PostgresSettler:
         """Carry out the verdicts; return the deliveries whose lease was lost.
 
         :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        :raises VerdictRefused: a job would be too large with its new trail.
         """
         lost: list[Delivery] = []
-        for start in range(0, len(batch), BATCH_JOBS):
-            part = batch[start : start + BATCH_JOBS]
+        told = [(delivery, effect_of(delivery, verdict)) for delivery, verdict in batch]
+        for start in range(0, len(told), BATCH_JOBS):
+            part = told[start : start + BATCH_JOBS]
             done = await self._pool.run(partial(settle_all, batch=part))
             lost += [delivery for delivery, _ in part if delivery.receipt.job not in done]
-        self._wake({delivery.queue for delivery, verdict in batch if effect_of(verdict).returns})
+        self._wake({delivery.queue for delivery, effect in told if effect.returns})
         return lost
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -61,9 +61,9 @@ class PostgresSettler:
         return lost
 
 
-async def settle_all(connection: Connection, batch: Sequence[tuple[Delivery, Verdict]]) -> set[str]:
-    """Carry out the verdicts; return the ids of the jobs that were still leased."""
-    effects = [effect_of(verdict) for _, verdict in batch]
+async def settle_all(connection: Connection, batch: Sequence[tuple[Delivery, Effect]]) -> set[str]:
+    """Carry out verdicts; return the ids of the jobs that were still leased."""
+    effects = [effect for _, effect in batch]
     columns = {
         "jobs": [delivery.receipt.job for delivery, _ in batch],
         "tokens": [Int8(delivery.receipt.token) for delivery, _ in batch],
@@ -75,7 +75,7 @@ async def settle_all(connection: Connection, batch: Sequence[tuple[Delivery, Ver
             "kinds": [effect.kind for effect in effects],
             "afters": [effect.after for effect in effects],
             "trails": [effect.trail for effect in effects],
-            "reasons": [effect.reason.replace("\0", "\\0") for effect in effects],
+            "reasons": [effect.reason for effect in effects],
         }
     async with connection.cursor(binary=True) as cursor:
         await cursor.execute(statement, columns, prepare=True)

@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused
 from taskcore.backends.letter_walks import PagedWalk
-from taskcore.backends.sql.messages import TOO_LARGE, letter_number, row_number
+from taskcore.backends.sql.messages import letter_number, publish_parts, row_number
 from taskcore.backends.sql.sqlite import ledger
-from taskcore.backends.sql.sqlite.consumer import SqliteQueues
+from taskcore.backends.sql.sqlite.consumer import SqliteQueues, ValueRefused
 from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["SqliteAdmin"]
@@ -84,10 +84,14 @@ class SqliteAdmin:
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job and delete the letter, in one transaction."""
         number = letter_number(letter_id)
-        refused: list[Published] = [Refused(TOO_LARGE)]
-        [published] = await self._file.do(
-            lambda connection, now: ledger.publish(connection, now, [job], number), refusal=refused
-        )
+
+        async def replay(jobs: Sequence[Outgoing]) -> Sequence[Published]:
+            try:
+                return await self._file.do(lambda connection, now: ledger.publish(connection, now, jobs, number))
+            except ValueRefused as error:
+                return [Refused(error.what)]
+
+        [published] = await publish_parts([job], replay)
         self._file.wake()
         return published
 

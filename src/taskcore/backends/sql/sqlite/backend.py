@@ -7,20 +7,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Self
 
 from taskcore.backend import Features, Outgoing, Published, Refused, Uncertain
-from taskcore.backends.sql.messages import DEDUP_WINDOW, TOO_LARGE
+from taskcore.backends.sql.messages import DEDUP_WINDOW, publish_parts
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.admin import SqliteAdmin
-from taskcore.backends.sql.sqlite.consumer import SqliteQueues
+from taskcore.backends.sql.sqlite.consumer import SqliteQueues, ValueRefused
 from taskcore.backends.sql.sqlite.source import SqliteExtender, SqliteSource
 from taskcore.connections.sqlite.address import sqlite_address
 from taskcore.connections.sqlite.diagnose import diagnose
 from taskcore.connections.sqlite.file import SqliteUncertain
-from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteBackend"]
-
-BATCH_JOBS: Final = 1_000  #: jobs in one transaction, which has the file's lock
 
 FEATURES: Final = Features(
     broker="sqlite",
@@ -86,27 +83,17 @@ class SqliteBackend:
 
         :raises BrokerUnavailable: surely none of them was stored.
         """
-        answers: list[Published] = []
-        for start in range(0, len(batch), BATCH_JOBS):
-            part = batch[start : start + BATCH_JOBS]
-            try:
-                answers += await self._publish(part)
-            except BrokerUnavailable as error:
-                if not answers:
-                    raise
-                answers += [Refused(error.what)] * len(part)
-        return answers
+        return await publish_parts(batch, self._publish_part)
 
-    async def _publish(self, part: Sequence[Outgoing]) -> Sequence[Published]:
-        refused: list[Published] = [Refused(TOO_LARGE)] * len(part)
+    async def _publish_part(self, part: Sequence[Outgoing]) -> Sequence[Published]:
         try:
-            answers = await self._file.do(
-                lambda connection, now: ledger.publish(connection, now, part), refusal=refused
-            )
+            answers = await self._file.do(lambda connection, now: ledger.publish(connection, now, part))
         except SqliteUncertain as error:
             return [Uncertain(error.what)] * len(part)
-        if len(part) > 1 and answers is refused:
-            return [answer for job in part for answer in await self._publish([job])]
+        except ValueRefused as error:
+            if len(part) == 1:
+                return [Refused(error.what)]
+            return [answer for job in part for answer in await self._publish_part([job])]
         self._file.wake()
         return answers
 

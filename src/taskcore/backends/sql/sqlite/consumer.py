@@ -21,7 +21,7 @@ from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon
 from taskcore.connections.sqlite.transactions import NEEDS_LOCK, SqliteTransactions
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["Refusal", "SqliteQueues"]
+__all__ = ["SqliteQueues", "ValueRefused"]
 
 T = TypeVar("T")
 
@@ -33,10 +33,8 @@ CLEAN_BATCH: Final = 2_000  #: ids deleted in one transaction
 Work: TypeAlias = Callable[[sqlite3.Connection, float], T]
 
 
-class Refusal(NamedTuple):
-    """The answer to work that SQLite refuses: a value that it never takes."""
-
-    why: str
+class ValueRefused(BrokerUnavailable):
+    """SQLite refuses a value of the work, now and later; nothing was done."""
 
 
 class Piece(NamedTuple, Generic[T]):
@@ -87,20 +85,15 @@ class SqliteQueues:
         await self._watcher.close()
         await self._writer.close()
 
-    async def do(
-        self, work: Work[T], *, needed: Work[bool] | None = None, nothing: T | None = None, refusal: T | None = None
-    ) -> T:
+    async def do(self, work: Work[T], *, needed: Work[bool] | None = None, nothing: T | None = None) -> T:
         """Do the work in a transaction; it is durable when this returns.
 
         :param needed: see :class:`Piece`.
-        :param refusal: the answer if SQLite refuses a value; without one that is an error.
         :raises BrokerUnavailable: it was not done; after a timeout it may have been.
         """
         answer = await self._writer.ask(Piece(work, needed, nothing))
-        if isinstance(answer, Refusal):
-            if refusal is None:
-                raise BrokerUnavailable(f"the SQLite file {self.address.path} refuses a value: {answer.why}")
-            return refusal
+        if isinstance(answer, ValueRefused):
+            raise answer
         return cast("T", answer)
 
     async def look(self, work: Work[T]) -> T:
@@ -160,8 +153,8 @@ class _QueueWork:
     def carry_out(self, connection: sqlite3.Connection, now: float, items: list[Piece[Any]]) -> Sequence[Any]:
         return [item.work(connection, now) for item in items]
 
-    def refused(self, connection: sqlite3.Connection, item: Piece[Any], error: Exception) -> Refusal:  # noqa: ARG002
-        return Refusal(str(error))
+    def refused(self, connection: sqlite3.Connection, item: Piece[Any], error: Exception) -> ValueRefused:  # noqa: ARG002
+        return ValueRefused(f"SQLite refuses a value: {error}")
 
     def committed(self, items: list[Piece[Any]], answers: list[Any]) -> None:
         """Do nothing: each caller wakes what it has to."""

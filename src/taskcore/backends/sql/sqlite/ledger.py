@@ -22,10 +22,8 @@ from taskcore.backends.sql.messages import (
     Effect,
     Receipt,
     answers_of,
-    effect_of,
 )
 from taskcore.backends.sql.sqlite import layout as sql
-from taskcore.lifecycle import Verdict
 from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = [
@@ -119,13 +117,12 @@ def next_due(connection: sqlite3.Connection, now: float, queues: Sequence[str]) 
     return None if due is None else due - now
 
 
-def settle(connection: sqlite3.Connection, now: float, batch: Sequence[tuple[Receipt, Verdict]]) -> set[str]:
-    """Carry out the verdicts; return the ids of the jobs that were still leased."""
+def settle(connection: sqlite3.Connection, now: float, batch: Sequence[tuple[Receipt, Effect]]) -> set[str]:
+    """Carry out verdicts; return the ids of the jobs that were still leased."""
     acked: defaultdict[int, list[str]] = defaultdict(list)
     done: set[str] = set()
     ended: list[str] = []
-    for receipt, verdict in batch:
-        effect = effect_of(verdict)
+    for receipt, effect in batch:
         if effect.kind == ACKED:
             acked[receipt.token].append(receipt.job)
         elif _settle_one(connection, now, receipt, effect):

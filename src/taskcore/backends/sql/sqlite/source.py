@@ -96,12 +96,13 @@ class SqliteSource:
         """Carry out the verdicts; return the deliveries whose lease was lost.
 
         :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        :raises VerdictRefused: a job would be too large with its new trail.
         """
         if not batch:
             return []
-        told = [(delivery.receipt, verdict) for delivery, verdict in batch]
+        told = [(delivery.receipt, effect_of(delivery, verdict)) for delivery, verdict in batch]
         done = await self._file.do(lambda connection, now: ledger.settle(connection, now, told))
-        if any(effect_of(verdict).returns for _, verdict in batch):
+        if any(effect.returns for _, effect in told):
             self._file.wake()
         return [delivery for delivery, _ in batch if delivery.receipt.job not in done]
 
