@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias, assert_never
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
-from taskcore.backend import DUPLICATE, STORED, Delivery, Outgoing, Published, Refused, VerdictRefused
+from taskcore.backend import (
+    DUPLICATE,
+    STORED,
+    Delivery,
+    Features,
+    Letter,
+    Outgoing,
+    Place,
+    Published,
+    QueueStats,
+    Refused,
+    VerdictRefused,
+)
 from taskcore.backends.limits import too_large
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = [
-    "ACKED", "ACK_EFFECT", "BATCH_JOBS", "BURIED", "DEDUP_WINDOW", "LONGEST_DELAY", "RELEASED", "RETRIED", "Effect",
-    "Receipt", "answers_of", "effect_of", "letter_number", "publish_parts", "read_ticket", "row_number", "ticket_of",
+    "ACKED", "ACK_EFFECT", "BATCH_JOBS", "BURIED", "DEDUP_WINDOW", "FEATURES", "LONGEST_DELAY", "PLACE_NAMES",
+    "RELEASED", "RETRIED", "Effect", "Receipt", "answers_of", "effect_of", "letter_number", "letter_of",
+    "publish_parts", "read_ticket", "row_number", "stats_of", "ticket_of",
 ]  # fmt: skip
 
 BATCH_JOBS: Final = 1_000  #: jobs in one transaction
@@ -24,6 +38,24 @@ LARGEST_NUMBER: Final = 2**63  #: no number of a row reaches it
 
 #: Publishes some jobs in one transaction.
 Publish: TypeAlias = Callable[[Sequence[Outgoing]], Awaitable[Sequence[Published]]]
+
+#: What every database can do with our tables.
+FEATURES: Final = partial(
+    Features,
+    survives_worker=True,
+    survives_broker=True,
+    delay="native",
+    dedup="native",
+    dedup_window=DEDUP_WINDOW,
+    fencing="native",
+    redeliveries="native",
+    remove="native",
+    locate="native",
+    dead_letters="native",
+    atomic_retry=True,
+    peek="native",
+)
+PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "scheduled", "leased": "leased"}
 
 #: The kinds of verdicts, as the statements take them.
 ACKED, RELEASED, RETRIED, BURIED = range(4)
@@ -140,6 +172,19 @@ def letter_number(letter_id: str | None) -> int | None:
 def row_number(letter_id: str) -> int:
     """Return the row of a letter of ours, by which letters are in order; zero for other ids."""
     return letter_number(letter_id) or 0
+
+
+def letter_of(row: Sequence[Any]) -> Letter:
+    """Make a dead letter of its row."""
+    number, queue, envelope, trail, reason, when = row
+    return Letter(id=str(number), queue=queue, envelope=envelope, trail=trail, reason=reason, when=when)
+
+
+def stats_of(row: Sequence[Any]) -> QueueStats:
+    """Make the counts of a queue."""
+    ready, leased, scheduled, dead, oldest = row
+    age = None if oldest is None else max(oldest, 0.0)
+    return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
 
 
 def ticket_of(delivery: Delivery) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.letter_walks import PagedWalk
-from taskcore.backends.sql.messages import letter_number, row_number
+from taskcore.backends.sql.messages import PLACE_NAMES, letter_number, letter_of, row_number, stats_of
 from taskcore.backends.sql.postgres import layout as sql
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.connections.postgres.pool import PostgresPool
@@ -20,7 +20,6 @@ __all__ = ["PostgresAdmin"]
 
 AT_ONCE: Final = 3  #: queues that are counted at a time
 PURGE_BATCH: Final = 1_000  #: jobs deleted in one statement
-PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "scheduled", "leased": "leased"}
 
 
 class PostgresAdmin:
@@ -41,9 +40,8 @@ class PostgresAdmin:
         return await gather_limited(self._stats, queues, limit=AT_ONCE)
 
     async def _stats(self, queue: str) -> QueueStats:
-        [(ready, leased, scheduled, dead, oldest)] = await self._ask(sql.STATS, {"queue": queue})
-        age = None if oldest is None else max(oldest, 0.0)
-        return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
+        [row] = await self._ask(sql.STATS, {"queue": queue})
+        return stats_of(row)
 
     async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
         """Return the jobs that come next."""
@@ -87,7 +85,7 @@ class PostgresAdmin:
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
         """Return dead letters, oldest first, a page at a time."""
         values = {"queue": queue, "limit": limit, "after": letter_number(after) or 0}
-        return [_letter_of(row) for row in await self._ask(sql.LETTERS, values)]
+        return [letter_of(row) for row in await self._ask(sql.LETTERS, values)]
 
     @asynccontextmanager
     async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
@@ -99,7 +97,7 @@ class PostgresAdmin:
         """Return one dead letter."""
         number = letter_number(letter_id)
         rows = await self._ask(sql.LETTER, {"letter": number}) if number is not None else []
-        return _letter_of(rows[0]) if rows else None
+        return letter_of(rows[0]) if rows else None
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job and delete the letter, in one transaction."""
@@ -125,8 +123,3 @@ class PostgresAdmin:
                 return await cursor.fetchall()
 
         return await self._pool.run(ask, repeatable=repeatable)
-
-
-def _letter_of(row: tuple[Any, ...]) -> Letter:
-    number, queue, envelope, trail, reason, when = row
-    return Letter(id=str(number), queue=queue, envelope=envelope, trail=trail, reason=reason, when=when)

@@ -9,10 +9,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Self
 
 from taskcore.backend import Features, Outgoing, Published
-from taskcore.backends.sql.messages import DEDUP_WINDOW
+from taskcore.backends.sql.messages import FEATURES as SQL_FEATURES
 from taskcore.backends.sql.postgres.admin import PostgresAdmin
-from taskcore.backends.sql.postgres.consumer import Sleepers, Waker
-from taskcore.backends.sql.postgres.layout import CLEAN, prepare
+from taskcore.backends.sql.postgres.consumer import Waker
+from taskcore.backends.sql.postgres.layout import CHANNEL, CLEAN, prepare
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.backends.sql.postgres.settle import PostgresExtender
 from taskcore.backends.sql.postgres.source import PostgresSource
@@ -21,6 +21,7 @@ from taskcore.connections.postgres.address import postgres_address
 from taskcore.connections.postgres.diagnose import diagnose
 from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection, PostgresSession
+from taskcore.connections.postgres.sleepers import PostgresSleepers
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.logging import logger
@@ -33,22 +34,10 @@ log = logger("taskcore.backends.sql")
 CLEAN_EVERY: Final = 10.0  #: seconds between two deletions of ids of ended jobs
 CLEAN_BATCH: Final = 5_000  #: ids deleted in one statement
 
-FEATURES: Final = Features(
+FEATURES: Final = SQL_FEATURES(
     broker="postgresql",
     durability="a committed job survives what a commit of this server survives: fsync and synchronous_commit decide",
-    survives_worker=True,
-    survives_broker=True,
-    delay="native",
     delay_error=0.25,
-    dedup="native",
-    dedup_window=DEDUP_WINDOW,
-    fencing="native",
-    redeliveries="native",
-    remove="native",
-    locate="native",
-    dead_letters="native",
-    atomic_retry=True,
-    peek="native",
 )
 
 
@@ -69,7 +58,7 @@ class PostgresBackend:
     def _clear(self) -> None:
         """Start without connections: at the beginning, and for each event loop."""
         self._pool = PostgresPool(self._address, prepare)
-        self._sleepers = Sleepers(self._address)
+        self._sleepers = PostgresSleepers(self._address, CHANNEL)
         self._waker = Waker(self._pool)
         self._publisher = PostgresPublisher(self._pool, self._waker.note)
         self._tasks = TaskSet("PostgreSQL backend")

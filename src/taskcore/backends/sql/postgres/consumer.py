@@ -16,16 +16,14 @@ from typing import Any, Final
 
 import anyio
 
-from taskcore.backends.sql.postgres.layout import CHANNEL, WAKE
-from taskcore.connections.postgres.address import PostgresAddress
-from taskcore.connections.postgres.listener import PostgresListener
+from taskcore.backends.sql.postgres.layout import WAKE
 from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["LONGEST_WAIT", "Positions", "Sleepers", "Waker"]
+__all__ = ["LONGEST_WAIT", "Positions", "Waker"]
 
 log = logger("taskcore.backends.sql")
 
@@ -70,60 +68,6 @@ class Positions:
             self._lows[queue] = max(self._lows[queue], number + 1)
         else:
             self._sinces[queue] = max(self._sinces[queue], due - OVERLAP)
-
-
-class Sleepers:
-    """The sleeping sources of one backend, and the connection that listens for them."""
-
-    def __init__(self, address: PostgresAddress) -> None:
-        self._sleepers: dict[anyio.Event, frozenset[str]] = {}
-        self._sources = 0
-        self._listener = PostgresListener(
-            address,
-            CHANNEL,
-            is_needed=lambda: self._sources > 0,
-            begun=self._wake_all,
-            received=self._received,
-            failed=lambda _: None,  # each look for jobs meets the same trouble, and says so
-        )
-
-    async def close(self) -> None:
-        """Stop listening."""
-        await self._listener.close()
-
-    def join(self) -> None:
-        """Count one source more."""
-        self._sources += 1
-
-    def leave(self) -> None:
-        """Count one source less."""
-        self._sources -= 1
-
-    async def listen(self) -> None:
-        """Wait until notifications come.
-
-        :raises BrokerUnavailable: the server cannot be listened to now.
-        """
-        await self._listener.begin()
-
-    def sleep(self, queues: Iterable[str]) -> anyio.Event:
-        """Return an event that is set when one of the queues may have a job; give it back to ``awake``."""
-        event = anyio.Event()
-        self._sleepers[event] = frozenset(queues)
-        return event
-
-    def awake(self, event: anyio.Event) -> None:
-        """Forget a sleeper."""
-        self._sleepers.pop(event, None)
-
-    async def _received(self, queue: str) -> None:
-        for event, queues in self._sleepers.items():
-            if queue in queues:
-                event.set()
-
-    async def _wake_all(self) -> None:
-        for event in self._sleepers:
-            event.set()
 
 
 class Waker:

@@ -15,11 +15,12 @@ from psycopg.types.numeric import Int8
 
 from taskcore.backend import Delivery
 from taskcore.backends.sql.messages import Receipt, ticket_of
-from taskcore.backends.sql.postgres.consumer import LONGEST_WAIT, Positions, Sleepers
+from taskcore.backends.sql.postgres.consumer import LONGEST_WAIT, Positions
 from taskcore.backends.sql.postgres.layout import CLAIM, SLEEP
 from taskcore.backends.sql.postgres.settle import PostgresSettler
 from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection
+from taskcore.connections.postgres.sleepers import PostgresSleepers
 from taskcore.lifecycle import Verdict
 
 __all__ = ["PostgresSource"]
@@ -42,7 +43,7 @@ class PostgresSource:
         pool: PostgresPool,
         queues: Sequence[str],
         lease: float,
-        sleepers: Sleepers,
+        sleepers: PostgresSleepers,
         wake: Callable[[Iterable[str]], None],
     ) -> None:
         self._queues = list(dict.fromkeys(queues))

@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Self
 
 from taskcore.backend import Features, Outgoing, Published, Refused, Uncertain
-from taskcore.backends.sql.messages import DEDUP_WINDOW, publish_parts
+from taskcore.backends.sql.messages import FEATURES as SQL_FEATURES
+from taskcore.backends.sql.messages import publish_parts
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.admin import SqliteAdmin
 from taskcore.backends.sql.sqlite.consumer import SqliteQueues, ValueRefused
@@ -19,22 +20,10 @@ from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteBackend"]
 
-FEATURES: Final = Features(
+FEATURES: Final = SQL_FEATURES(
     broker="sqlite",
     durability="a committed job survives a killed process; with synchronous=full, the default, a power cut, too",
-    survives_worker=True,
-    survives_broker=True,
-    delay="native",
     delay_error=0.1,
-    dedup="native",
-    dedup_window=DEDUP_WINDOW,
-    fencing="native",
-    redeliveries="native",
-    remove="native",
-    locate="native",
-    dead_letters="native",
-    atomic_retry=True,
-    peek="native",
 )
 
 

@@ -1,8 +1,4 @@
-"""The file and its threads: one that carries out whatever has arrived as one transaction, one that waits for changes.
-
-SQLite cannot push. While a source of this program sleeps, the second thread asks 200 times a second whether the file
-has changed, which reads a counter in shared memory.
-"""
+"""The file and its threads: one carries out whatever has arrived as one transaction, one waits for changes."""
 
 from __future__ import annotations
 
@@ -11,13 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
-import anyio
-
 from taskcore.backends.sql.sqlite.layout import prepare
 from taskcore.backends.sql.sqlite.ledger import clean
 from taskcore.connections.sqlite.address import SqliteAddress
+from taskcore.connections.sqlite.changes import SqliteChanges
 from taskcore.connections.sqlite.file import SqliteFile
-from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
 from taskcore.connections.sqlite.transactions import NEEDS_LOCK, SqliteTransactions
 from taskcore.errors import BrokerUnavailable
 
@@ -25,7 +19,6 @@ __all__ = ["SqliteQueues", "ValueRefused"]
 
 T = TypeVar("T")
 
-POLL_SECONDS: Final = 0.005  #: seconds between two questions whether the file has changed, while a source sleeps
 CLEAN_EVERY: Final = 5.0  #: seconds, at least, between two deletions of ids of ended jobs
 CLEAN_BATCH: Final = 2_000  #: ids deleted in one transaction
 
@@ -56,24 +49,15 @@ class SqliteQueues:
     def __init__(self, address: SqliteAddress) -> None:
         self.address = address
         self._writer = SqliteTransactions(address, _QueueWork())
-        self._watcher: SqliteThread[None, None] = SqliteThread(
-            "queue changes",
-            address,
-            begin=self._begin_to_watch,
-            work=lambda _, items: items,
-            idle_work=self._watch,
-            idle_after=lambda: POLL_SECONDS if self._sleepers else None,
-        )
-        self._sleepers: set[anyio.Event] = set()
-        self._call_soon: CallSoon | None = None
-        self._seen: int | None = None  # in the watching thread: the data version at the last look
+        self._changes = SqliteChanges(address, prepare)
+        self.sleep = self._changes.sleep  #: see :class:`taskcore.connections.sqlite.changes.SqliteChanges`
+        self.awake, self.wake = self._changes.awake, self._changes.wake
 
     async def open(self) -> None:
         """Open the file, and make it and the tables if they are not there.
 
         :raises BrokerUnavailable: it cannot be opened.
         """
-        self._call_soon = call_soon_in_loop()
         try:
             await self._writer.open()
         except BaseException:
@@ -82,7 +66,7 @@ class SqliteQueues:
 
     async def close(self) -> None:
         """Close the file."""
-        await self._watcher.close()
+        await self._changes.close()
         await self._writer.close()
 
     async def do(self, work: Work[T], *, needed: Work[bool] | None = None, nothing: T | None = None) -> T:
@@ -102,38 +86,6 @@ class SqliteQueues:
         :raises BrokerUnavailable: it was not done.
         """
         return cast("T", await self._writer.ask(Piece(work, reads=True)))
-
-    # ── waking sources ──
-
-    async def sleep(self) -> anyio.Event:
-        """Return an event that is set when the file has changed; give it back to ``awake``."""
-        event = anyio.Event()
-        is_first = not self._sleepers
-        self._sleepers.add(event)
-        if is_first:
-            await self._watcher.ask(None)
-        return event
-
-    def awake(self, event: anyio.Event) -> None:
-        """Forget a sleeper."""
-        self._sleepers.discard(event)
-
-    def wake(self) -> None:
-        """Wake all sleeping sources of this program."""
-        for event in self._sleepers:
-            event.set()
-
-    # ── in the watching thread ──
-
-    def _begin_to_watch(self, file: SqliteFile) -> None:
-        prepare(file)
-        self._seen = None
-
-    def _watch(self, file: SqliteFile) -> None:
-        change = file.connection.execute("PRAGMA data_version").fetchone()[0]  # another one after each commit of others
-        if change != self._seen and self._call_soon is not None:
-            self._seen = change
-            self._call_soon(self.wake)
 
 
 class _QueueWork:

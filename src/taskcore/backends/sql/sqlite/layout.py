@@ -3,7 +3,7 @@
     taskcore_jobs      one row for each job, as long as the job lives; times are seconds since the epoch
     taskcore_ended     ids of jobs that ended within the last minute
     taskcore_letters   dead letters
-    taskcore_queues    names of queues
+    taskcore_queues    names of queues, noted with each job
 
 A row of taskcore_jobs is ready, scheduled (``due`` is later than now) or leased (``until`` is). No column of a lease is
 in an index. Lists of ids, tokens and names travel as one JSON text: Python lets go of its lock at each statement, and a
@@ -105,23 +105,7 @@ EXTEND: Final = f"UPDATE taskcore_jobs SET until = :until WHERE {HELD} RETURNING
 
 # ── for people ──
 
-QUEUES: Final = """WITH RECURSIVE ready (queue) AS (
-    SELECT min(queue) FROM taskcore_jobs WHERE due IS NULL
-    UNION ALL
-    SELECT (SELECT min(queue) FROM taskcore_jobs WHERE due IS NULL AND queue > ready.queue)
-    FROM ready WHERE ready.queue IS NOT NULL
-), timed (queue) AS (
-    SELECT min(queue) FROM taskcore_jobs WHERE due IS NOT NULL
-    UNION ALL
-    SELECT (SELECT min(queue) FROM taskcore_jobs WHERE due IS NOT NULL AND queue > timed.queue)
-    FROM timed WHERE timed.queue IS NOT NULL
-), dead (queue) AS (
-    SELECT min(queue) FROM taskcore_letters
-    UNION ALL
-    SELECT (SELECT min(queue) FROM taskcore_letters WHERE queue > dead.queue) FROM dead WHERE dead.queue IS NOT NULL
-)
-SELECT queue FROM taskcore_queues UNION SELECT queue FROM ready WHERE queue IS NOT NULL
-UNION SELECT queue FROM timed WHERE queue IS NOT NULL UNION SELECT queue FROM dead WHERE queue IS NOT NULL ORDER BY 1"""
+QUEUES: Final = "SELECT queue FROM taskcore_queues ORDER BY queue"
 
 STATS: Final = """SELECT coalesce(sum(NOT leased AND NOT later), 0), coalesce(sum(leased), 0),
     coalesce(sum(NOT leased AND later), 0), (SELECT count(*) FROM taskcore_letters WHERE queue = :queue),

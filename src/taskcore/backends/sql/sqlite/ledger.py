@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal
 
 from taskcore.backend import Delivery, Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.sql.messages import (
@@ -18,11 +18,14 @@ from taskcore.backends.sql.messages import (
     BURIED,
     DEDUP_WINDOW,
     LONGEST_DELAY,
+    PLACE_NAMES,
     RETRIED,
     Effect,
     Receipt,
     answers_of,
-)
+    letter_of,
+    stats_of,
+)  # fmt: skip
 from taskcore.backends.sql.sqlite import layout as sql
 from taskcore.toolkit.capabilities import WaitingJob
 
@@ -30,8 +33,6 @@ __all__ = [
     "claim", "clean", "delete", "drop", "extend", "has_work", "last_letter", "letter", "letters", "locate", "next_due",
     "peek", "publish", "purge", "queues", "remove", "settle", "stats",
 ]  # fmt: skip
-
-PLACE_NAMES: Final[Mapping[str, Place]] = {"ready": "ready", "scheduled": "scheduled", "leased": "leased"}
 
 
 # ── the verbs ────────────────────────────────────────────────────────────────────────────────────
@@ -177,9 +178,7 @@ def queues(connection: sqlite3.Connection, now: float) -> list[str]:  # noqa: AR
 
 def stats(connection: sqlite3.Connection, now: float, queue: str) -> QueueStats:
     """Count the jobs of a queue."""
-    ready, leased, scheduled, dead, oldest = connection.execute(sql.STATS, {"queue": queue, "now": now}).fetchone()
-    age = None if oldest is None else max(oldest, 0.0)
-    return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
+    return stats_of(connection.execute(sql.STATS, {"queue": queue, "now": now}).fetchone())
 
 
 def peek(
@@ -224,7 +223,7 @@ def delete(connection: sqlite3.Connection, now: float, queue: str) -> None:  # n
 def letters(connection: sqlite3.Connection, now: float, queue: str, limit: int, after: int) -> list[Letter]:  # noqa: ARG001 - as all of them
     """Return a page of dead letters."""
     values = {"queue": queue, "limit": limit, "after": after}
-    return [_letter_of(row) for row in connection.execute(sql.LETTERS, values)]
+    return [letter_of(row) for row in connection.execute(sql.LETTERS, values)]
 
 
 def last_letter(connection: sqlite3.Connection, now: float, queue: str) -> int:  # noqa: ARG001 - as all of them
@@ -236,17 +235,12 @@ def last_letter(connection: sqlite3.Connection, now: float, queue: str) -> int: 
 def letter(connection: sqlite3.Connection, now: float, number: int) -> Letter | None:  # noqa: ARG001 - as all of them
     """Return one dead letter."""
     found = connection.execute(sql.LETTER, {"letter": number}).fetchone()
-    return None if found is None else _letter_of(found)
+    return None if found is None else letter_of(found)
 
 
 def drop(connection: sqlite3.Connection | sqlite3.Cursor, number: int) -> bool:
     """Delete a dead letter; return whether it was there."""
     return connection.execute(sql.DROP, {"letter": number}).rowcount > 0
-
-
-def _letter_of(row: tuple[Any, ...]) -> Letter:
-    number, queue, envelope, trail, reason, when = row
-    return Letter(id=str(number), queue=queue, envelope=envelope, trail=trail, reason=reason, when=when)
 
 
 def _note_ended(connection: sqlite3.Connection, now: float, jobs: Sequence[str]) -> None:
