@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
@@ -25,7 +26,7 @@ from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = [
     "ACKED", "ACK_EFFECT", "BATCH_JOBS", "BURIED", "DEDUP_WINDOW", "FEATURES", "LONGEST_DELAY", "PLACE_NAMES",
-    "RELEASED", "RETRIED", "Effect", "Receipt", "answers_of", "effect_of", "letter_number", "letter_of",
+    "RELEASED", "RETRIED", "Effect", "KnownCounts", "Receipt", "answers_of", "effect_of", "letter_number", "letter_of",
     "publish_parts", "read_ticket", "row_number", "stats_of", "ticket_of",
 ]  # fmt: skip
 
@@ -33,6 +34,8 @@ BATCH_JOBS: Final = 1_000  #: jobs in one transaction
 BATCH_BYTES: Final = 16 * 1024 * 1024  #: bytes of new jobs in one transaction
 DEDUP_WINDOW: Final = 60.0  #: seconds for which the id of an ended job is remembered
 LONGEST_DELAY: Final = 200 * 365.25 * 86_400.0  #: seconds; the calendar of a database ends somewhere
+LONG_QUEUE: Final = 20_000  #: jobs and dead letters, above which a count is remembered: for so many times …
+COUNT_SHARE: Final = 20.0  #: … as long as it took
 LARGEST_JOB: Final = 256 * 1024 * 1024  #: bytes; both databases copy a value a few times, and end at a gigabyte
 LARGEST_NUMBER: Final = 2**63  #: no number of a row reaches it
 
@@ -185,6 +188,30 @@ def stats_of(row: Sequence[Any]) -> QueueStats:
     ready, leased, scheduled, dead, oldest = row
     age = None if oldest is None else max(oldest, 0.0)
     return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=age)
+
+
+class KnownCounts:
+    """The counts of long queues: jobs are counted one by one, for a small share of the time at most."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[QueueStats, float]] = {}
+
+    async def of(self, queue: str, count: Callable[[str], Awaitable[QueueStats]]) -> QueueStats:
+        """Return how full a queue is: what was counted last, if it was long and that was not long ago."""
+        found, until = self._known.get(queue, (None, 0.0))
+        began = time.monotonic()
+        if found is not None and began < until:
+            return found
+        found = await count(queue)
+        self.forget(queue)
+        if found.unfinished + (found.dead or 0) > LONG_QUEUE:
+            now = time.monotonic()
+            self._known[queue] = (found, now + (now - began) * COUNT_SHARE)
+        return found
+
+    def forget(self, queue: str) -> None:
+        """Count the queue anew the next time."""
+        self._known.pop(queue, None)
 
 
 def ticket_of(delivery: Delivery) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.letter_walks import PagedWalk
-from taskcore.backends.sql.messages import PLACE_NAMES, letter_number, letter_of, row_number, stats_of
+from taskcore.backends.sql.messages import PLACE_NAMES, KnownCounts, letter_number, letter_of, row_number, stats_of
 from taskcore.backends.sql.postgres import layout as sql
 from taskcore.backends.sql.postgres.publish import PostgresPublisher
 from taskcore.connections.postgres.pool import PostgresPool
@@ -25,8 +25,9 @@ PURGE_BATCH: Final = 1_000  #: jobs deleted in one statement
 class PostgresAdmin:
     """Counts, purging, removing, dead letters."""
 
-    def __init__(self, pool: PostgresPool, publisher: PostgresPublisher) -> None:
+    def __init__(self, pool: PostgresPool, publisher: PostgresPublisher, counts: KnownCounts) -> None:
         self._pool = pool
+        self._counts = counts
         self._publisher = publisher
 
     # ── queues ──
@@ -36,10 +37,10 @@ class PostgresAdmin:
         return sorted(queue for (queue,) in await self._ask(sql.QUEUES, {}))
 
     async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
-        """Return how full each queue is; their jobs are counted one by one."""
-        return await gather_limited(self._stats, queues, limit=AT_ONCE)
+        """Return how full each queue is; their jobs are counted one by one, those of a long queue not each time."""
+        return await gather_limited(lambda queue: self._counts.of(queue, self._count), queues, limit=AT_ONCE)
 
-    async def _stats(self, queue: str) -> QueueStats:
+    async def _count(self, queue: str) -> QueueStats:
         [row] = await self._ask(sql.STATS, {"queue": queue})
         return stats_of(row)
 
@@ -56,6 +57,7 @@ class PostgresAdmin:
             [(purged,)] = await self._ask(sql.PURGE, {"queue": queue, "limit": PURGE_BATCH}, repeatable=False)
             total += purged
             if not purged:
+                self._counts.forget(queue)
                 return total
 
     async def delete(self, queue: str) -> None:
@@ -67,6 +69,7 @@ class PostgresAdmin:
                     await connection.execute(statement.encode(), {"queue": queue})
 
         await self._pool.run(delete, repeatable=True)
+        self._counts.forget(queue)
 
     # ── jobs ──
 

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.sql.messages import FEATURES as SQL_FEATURES
+from taskcore.backends.sql.messages import KnownCounts
 from taskcore.backends.sql.postgres.admin import PostgresAdmin
 from taskcore.backends.sql.postgres.consumer import Waker
 from taskcore.backends.sql.postgres.layout import CHANNEL, CLEAN, prepare
@@ -60,6 +61,7 @@ class PostgresBackend:
         self._pool = PostgresPool(self._address, prepare)
         self._sleepers = PostgresSleepers(self._address, CHANNEL)
         self._waker = Waker(self._pool)
+        self._counts = KnownCounts()
         self._publisher = PostgresPublisher(self._pool, self._waker.note)
         self._tasks = TaskSet("PostgreSQL backend")
 
@@ -71,7 +73,7 @@ class PostgresBackend:
     @property
     def admin(self) -> PostgresAdmin:
         """Counts, purging, removing, dead letters."""
-        return PostgresAdmin(self._pool, self._publisher)
+        return PostgresAdmin(self._pool, self._publisher, self._counts)
 
     async def __aenter__(self) -> Self:
         """Connect, and create the tables unless they exist.

@@ -8,9 +8,10 @@ from typing import Final, Literal
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused
 from taskcore.backends.letter_walks import PagedWalk
-from taskcore.backends.sql.messages import letter_number, publish_parts, row_number
+from taskcore.backends.sql.messages import KnownCounts, letter_number, publish_parts, row_number
 from taskcore.backends.sql.sqlite import ledger
-from taskcore.backends.sql.sqlite.consumer import SqliteQueues, ValueRefused
+from taskcore.backends.sql.sqlite.consumer import SqliteQueues
+from taskcore.connections.sqlite.works import ValueRefused
 from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["SqliteAdmin"]
@@ -21,8 +22,9 @@ PURGE_BATCH: Final = 1_000  #: jobs deleted in one transaction
 class SqliteAdmin:
     """Counts, purging, removing, dead letters."""
 
-    def __init__(self, file: SqliteQueues) -> None:
+    def __init__(self, file: SqliteQueues, counts: KnownCounts) -> None:
         self._file = file
+        self._counts = counts
 
     # ── queues ──
 
@@ -31,8 +33,11 @@ class SqliteAdmin:
         return await self._file.look(ledger.queues)
 
     async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
-        """Return how full each queue is; their jobs are counted one by one."""
-        return await self._file.look(lambda connection, now: [ledger.stats(connection, now, queue) for queue in queues])
+        """Return how full each queue is; their jobs are counted one by one, those of a long queue not each time."""
+        return [await self._counts.of(queue, self._count) for queue in queues]
+
+    async def _count(self, queue: str) -> QueueStats:
+        return await self._file.look(lambda connection, now: ledger.stats(connection, now, queue))
 
     async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
         """Return the jobs that come next."""
@@ -45,11 +50,13 @@ class SqliteAdmin:
             purged = await self._file.do(lambda connection, now: ledger.purge(connection, now, queue, PURGE_BATCH))
             total += purged
             if purged < PURGE_BATCH:
+                self._counts.forget(queue)
                 return total
 
     async def delete(self, queue: str) -> None:
         """Delete the queue and everything in it."""
         await self._file.do(lambda connection, now: ledger.delete(connection, now, queue))
+        self._counts.forget(queue)
 
     # ── jobs ──
 

@@ -8,14 +8,15 @@ from typing import Final, Self
 
 from taskcore.backend import Features, Outgoing, Published, Refused, Uncertain
 from taskcore.backends.sql.messages import FEATURES as SQL_FEATURES
-from taskcore.backends.sql.messages import publish_parts
+from taskcore.backends.sql.messages import KnownCounts, publish_parts
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.admin import SqliteAdmin
-from taskcore.backends.sql.sqlite.consumer import SqliteQueues, ValueRefused
+from taskcore.backends.sql.sqlite.consumer import SqliteQueues
 from taskcore.backends.sql.sqlite.source import SqliteExtender, SqliteSource
 from taskcore.connections.sqlite.address import sqlite_address
 from taskcore.connections.sqlite.diagnose import diagnose
 from taskcore.connections.sqlite.file import SqliteUncertain
+from taskcore.connections.sqlite.works import ValueRefused
 from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteBackend"]
@@ -40,6 +41,7 @@ class SqliteBackend:
         self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._address = sqlite_address(url)
         self._file = SqliteQueues(self._address)
+        self._counts = KnownCounts()
 
     @property
     def features(self) -> Features:
@@ -49,7 +51,7 @@ class SqliteBackend:
     @property
     def admin(self) -> SqliteAdmin:
         """Counts, purging, removing, dead letters."""
-        return SqliteAdmin(self._file)
+        return SqliteAdmin(self._file, self._counts)
 
     async def __aenter__(self) -> Self:
         """Open the file, and make it and the tables if they are not there.
