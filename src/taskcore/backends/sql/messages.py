@@ -26,8 +26,8 @@ from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = [
     "ACKED", "ACK_EFFECT", "BATCH_JOBS", "BURIED", "DEDUP_WINDOW", "FEATURES", "LONGEST_DELAY", "PLACE_NAMES",
-    "RELEASED", "RETRIED", "Effect", "KnownCounts", "Receipt", "answers_of", "effect_of", "letter_number", "letter_of",
-    "publish_parts", "read_ticket", "row_number", "stats_of", "ticket_of",
+    "RELEASED", "RETRIED", "Effect", "KnownCounts", "Receipt", "TicketedSource", "answers_of", "effect_of",
+    "letter_number", "letter_of", "publish_parts", "read_ticket", "row_number", "stats_of",
 ]  # fmt: skip
 
 BATCH_JOBS: Final = 1_000  #: jobs in one transaction
@@ -214,10 +214,19 @@ class KnownCounts:
         self._known.pop(queue, None)
 
 
-def ticket_of(delivery: Delivery) -> bytes:
-    """Return what an extender needs to know of a lease."""
-    receipt: Receipt = delivery.receipt
-    return f"{receipt.token} {receipt.job}".encode()
+class TicketedSource:
+    """A source whose leases another thread, or another process, can extend; the database alone knows when they end."""
+
+    def ticket(self, delivery: Delivery) -> bytes:
+        """Return what an extender needs to know of this lease."""
+        receipt: Receipt = delivery.receipt
+        return f"{receipt.token} {receipt.job}".encode()
+
+    def extended(self, batch: Sequence[Delivery], at: float) -> None:
+        """Do nothing."""
+
+    def stood_still(self, seconds: float) -> None:
+        """Do nothing: after each claim that took long its source extends the leases itself."""
 
 
 def read_ticket(ticket: bytes) -> Receipt:

@@ -54,6 +54,7 @@ class PostgresBackend:
     def __init__(self, url: str) -> None:
         self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._address = postgres_address(url)
+        self.database = self._address  #: see :class:`taskcore.joint_ends.InDatabase`
         self._clear()
 
     def _clear(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
+from psycopg import Rollback
 from psycopg.types.numeric import Int8
 
 from taskcore.backend import Delivery
@@ -13,7 +14,8 @@ from taskcore.backends.sql.messages import ACK_EFFECT, BATCH_JOBS, Effect, Recei
 from taskcore.backends.sql.postgres.layout import ACK, EXTEND, SETTLE, prepare
 from taskcore.connections.postgres.address import PostgresAddress
 from taskcore.connections.postgres.pool import PostgresPool
-from taskcore.connections.postgres.session import Connection
+from taskcore.connections.postgres.session import Connection, is_refusal
+from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Verdict
 
 __all__ = ["PostgresExtender", "PostgresSettler", "extend_all"]
@@ -45,6 +47,27 @@ class PostgresSettler:
             lost += [delivery for delivery, _ in part if delivery.receipt.job not in done]
         self._wake({delivery.queue for delivery, effect in told if effect.returns})
         return lost
+
+    async def settle_together(self, batch: Sequence[tuple[Delivery, Verdict]], also: Callable[..., Any]) -> Any:
+        """See :class:`taskcore.joint_ends.SettlesTogether`."""
+        told = [(delivery, effect_of(delivery, verdict)) for delivery, verdict in batch]
+
+        async def work(connection: Connection) -> Any:
+            async with connection.transaction() as transaction:
+                done = await settle_all(connection, told)
+                answer = await also(connection) if len(done) == len(told) else None
+                if answer is None:
+                    raise Rollback(transaction)
+            return answer
+
+        try:
+            return await self._pool.run(work)
+        except BrokerUnavailable as error:
+            if error.__cause__ is not None and is_refusal(error.__cause__):
+                return None
+            raise
+        finally:
+            self._wake({delivery.queue for delivery, effect in told if effect.returns})
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew the leases; return the deliveries whose lease was lost before.

@@ -14,7 +14,7 @@ import anyio
 from psycopg.types.numeric import Int8
 
 from taskcore.backend import Delivery
-from taskcore.backends.sql.messages import Receipt, ticket_of
+from taskcore.backends.sql.messages import Receipt, TicketedSource
 from taskcore.backends.sql.postgres.consumer import LONGEST_WAIT, Positions
 from taskcore.backends.sql.postgres.layout import CLAIM, SLEEP
 from taskcore.backends.sql.postgres.settle import PostgresSettler
@@ -32,7 +32,7 @@ READY_FIRST_EVERY: Final = 4  #: of so many looks one leaves room for jobs witho
 LOST_TOKENS: Final = 50  #: tokens of lost answers that are remembered
 
 
-class PostgresSource:
+class PostgresSource(TicketedSource):
     """One consumer of some queues. Use it with ``async with``.
 
     :param wake: is called with queues that got a job back.
@@ -51,6 +51,7 @@ class PostgresSource:
         self._lease = lease
         self._pool = pool
         self._settler = PostgresSettler(pool, lease, wake)
+        self.settle_together = self._settler.settle_together  #: see :class:`taskcore.joint_ends.SettlesTogether`
         self._sleepers = sleepers
         self._positions = Positions(self._queues)
         self._lost: list[int] = []  # tokens of statements whose answers were lost
@@ -179,15 +180,3 @@ class PostgresSource:
         :raises BrokerUnavailable: leases are as they were, or longer.
         """
         return await self._settler.extend(batch)
-
-    # ── leases that another thread extends ──
-
-    def ticket(self, delivery: Delivery) -> bytes:
-        """Return what an extender needs to know of this lease."""
-        return ticket_of(delivery)
-
-    def extended(self, batch: Sequence[Delivery], at: float) -> None:
-        """Do nothing: the server alone knows when leases end."""
-
-    def stood_still(self, seconds: float) -> None:
-        """Do nothing: see ``_claim``."""

@@ -39,7 +39,7 @@ class SqliteBackend:
 
     def __init__(self, url: str) -> None:
         self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
-        self._address = sqlite_address(url)
+        self._address = self.database = sqlite_address(url)  #: see :class:`taskcore.joint_ends.InDatabase`
         self._file = SqliteQueues(self._address)
         self._counts = KnownCounts()
 

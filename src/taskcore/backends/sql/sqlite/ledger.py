@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from taskcore.backend import Delivery, Letter, Outgoing, Place, Published, QueueStats
@@ -31,7 +31,7 @@ from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = [
     "claim", "clean", "delete", "drop", "extend", "has_work", "last_letter", "letter", "letters", "locate", "next_due",
-    "peek", "publish", "purge", "queues", "remove", "settle", "stats",
+    "peek", "publish", "purge", "queues", "remove", "settle", "settle_together", "stats",
 ]  # fmt: skip
 
 
@@ -135,6 +135,19 @@ def settle(connection: sqlite3.Connection, now: float, batch: Sequence[tuple[Rec
         ended += [job for (job,) in connection.execute(sql.ACK, values)]
     _note_ended(connection, now, ended)
     return done.union(ended)
+
+
+def settle_together(
+    connection: sqlite3.Connection, now: float, batch: Sequence[tuple[Receipt, Effect]], also: Callable[..., Any]
+) -> Any:
+    """Carry out verdicts and other work, and return its answer; None if nothing was done."""
+    connection.execute("SAVEPOINT together")
+    done = settle(connection, now, batch)
+    answer = also(connection, now) if len(done) == len(batch) else None
+    if answer is None:
+        connection.execute("ROLLBACK TO together")
+    connection.execute("RELEASE together")
+    return answer
 
 
 def _settle_one(connection: sqlite3.Connection, now: float, receipt: Receipt, effect: Effect) -> bool:

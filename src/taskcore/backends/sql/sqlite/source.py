@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import Final, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self
 
 import anyio
 
 from taskcore.backend import Delivery
-from taskcore.backends.sql.messages import Receipt, effect_of, read_ticket, ticket_of
+from taskcore.backends.sql.messages import Receipt, TicketedSource, effect_of, read_ticket
 from taskcore.backends.sql.sqlite import ledger
 from taskcore.backends.sql.sqlite.consumer import SqliteQueues
 from taskcore.connections.sqlite.address import SqliteAddress
+from taskcore.connections.sqlite.works import ValueRefused
 from taskcore.lifecycle import Verdict
 
 __all__ = ["SqliteExtender", "SqliteSource"]
@@ -24,7 +25,7 @@ READY_FIRST_EVERY: Final = 4  #: of so many looks one leaves room for jobs witho
 LOST_TOKENS: Final = 50  #: tokens of lost answers that are remembered
 
 
-class SqliteSource:
+class SqliteSource(TicketedSource):
     """One consumer of some queues."""
 
     def __init__(self, file: SqliteQueues, queues: Sequence[str], lease: float) -> None:
@@ -106,6 +107,17 @@ class SqliteSource:
             self._file.wake()
         return [delivery for delivery, _ in batch if delivery.receipt.job not in done]
 
+    async def settle_together(self, batch: Sequence[tuple[Delivery, Verdict]], also: Callable[..., Any]) -> Any:
+        """See :class:`taskcore.joint_ends.SettlesTogether`."""
+        told = [(delivery.receipt, effect_of(delivery, verdict)) for delivery, verdict in batch]
+        try:
+            return await self._file.do(lambda connection, now: ledger.settle_together(connection, now, told, also))
+        except ValueRefused:
+            return None
+        finally:
+            if any(effect.returns for _, effect in told):
+                self._file.wake()
+
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew the leases; return the deliveries whose lease was lost before.
 
@@ -116,18 +128,6 @@ class SqliteSource:
         held: list[Receipt] = [delivery.receipt for delivery in batch]
         done = await self._file.do(lambda connection, now: ledger.extend(connection, now, held, self._lease))
         return [delivery for delivery in batch if delivery.receipt.job not in done]
-
-    # ── leases that another thread extends ──
-
-    def ticket(self, delivery: Delivery) -> bytes:
-        """Return what an extender needs to know of this lease."""
-        return ticket_of(delivery)
-
-    def extended(self, batch: Sequence[Delivery], at: float) -> None:
-        """Do nothing: the file alone knows when leases end."""
-
-    def stood_still(self, seconds: float) -> None:
-        """Do nothing: see ``_claim``."""
 
 
 class SqliteExtender:

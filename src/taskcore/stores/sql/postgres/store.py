@@ -61,6 +61,7 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._address = postgres_address(url)
+        self.database = self._address  #: see :class:`taskcore.joint_ends.InDatabase`
         self._clear()
 
     def _clear(self) -> None:
@@ -133,6 +134,21 @@ class PostgresStore:
         if isinstance(answers, StoreRefused):
             raise answers
         return answers
+
+    def joining(self, writes: Sequence[Write]) -> Callable[[Connection], Awaitable[Sequence[Version] | None]]:
+        """See :class:`taskcore.joint_ends.JoinsTransactions`."""
+        check_names(name(write.key) for write in writes)
+        check_writes(writes, self.max_value)
+
+        async def write(connection: Connection) -> Sequence[Version] | None:
+            answers = [answer for part in _parts([*writes]) for answer in await write_distinct(connection, part)]
+            versions = [answer for answer in answers if not isinstance(answer, Conflict)]
+            return versions if len(versions) == len(answers) else None
+
+        return write
+
+    def joined(self, writes: Sequence[Write], versions: Sequence[Version]) -> None:
+        """Do nothing: the server notifies watches."""
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Pushed by the server."""

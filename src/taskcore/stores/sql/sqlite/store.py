@@ -53,7 +53,7 @@ class SqliteStore:
 
     def __init__(self, url: str) -> None:
         self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
-        self._address = address = sqlite_address(url)
+        self._address = self.database = address = sqlite_address(url)  #: see :class:`taskcore.joint_ends.InDatabase`
         self._writer = SqliteTransactions(address, _StoreWork(self._push_own))
         self._reader: SqliteThread[Sequence[Read], Sequence[Record | None]] = SqliteThread(
             "reads",
@@ -127,6 +127,21 @@ class SqliteStore:
         if isinstance(answers, StoreRefused):
             raise answers
         return answers
+
+    def joining(self, writes: Sequence[Write]) -> Callable[[sqlite3.Connection, float], Sequence[Version] | None]:
+        """See :class:`taskcore.joint_ends.JoinsTransactions`."""
+        check_writes(writes, self.max_value)
+
+        def write(connection: sqlite3.Connection, now: float) -> Sequence[Version] | None:
+            [answers] = write_all(connection, [writes], now)
+            versions = [answer for answer in answers if not isinstance(answer, Conflict)]
+            return versions if len(versions) == len(answers) else None
+
+        return write
+
+    def joined(self, writes: Sequence[Write], versions: Sequence[Version]) -> None:
+        """Give watches of this store the records at once."""
+        self._push_own([writes], [versions])
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Writes of other processes are seen within 0.05 s."""
