@@ -86,8 +86,11 @@ class _Functions:
     """What carries the functions out; see :class:`taskcore.connections.sqlite.transactions.SqliteWork`."""
 
     def __init__(self, prepare: Callable[[SqliteFile], None], idle_work: Callable[[SqliteFile], None]) -> None:
-        self.begin = prepare
-        self.do_idle_work = idle_work
+        self._prepare = prepare
+        self._idle_work = idle_work
+
+    def begin(self, file: SqliteFile) -> None:
+        self._prepare(file)
 
     def look(self, connection: sqlite3.Connection, now: float, item: _Piece[Any]) -> Any:
         if item.reads:
@@ -102,3 +105,6 @@ class _Functions:
 
     def committed(self, items: list[_Piece[Any]], answers: list[Any]) -> None:
         """Do nothing: each caller has its answer."""
+
+    def do_idle_work(self, file: SqliteFile) -> None:
+        self._idle_work(file)
