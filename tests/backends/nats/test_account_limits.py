@@ -111,7 +111,7 @@ async def test_what_cannot_be_opened_says_which_limit_is_reached() -> None:
         with pytest.raises(BrokerUnavailable, match=r"maximum number of streams reached \(10027\)(.|\n)*max_streams"):
             async with backend.consume(["other"], lease=5.0):
                 pass
-        await ours.set(max_streams=4, max_consumers=1)
+        await ours.set(max_streams=4, max_consumers=2)
         async with backend.consume(["q"], lease=5.0) as source:
             await backend.publish([Outgoing("other", "2", b"2")])
             [one] = await source.receive(1)

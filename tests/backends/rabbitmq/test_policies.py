@@ -21,7 +21,7 @@ from taskcore.worker import outages
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 ON_NEWER = {"test_a_full_queue_refuses_and_drops_nothing"}
 
-OPTIONS = "?min_queue_age=0.1"
+OPTIONS = "?min_queue_age=0.1&timeout=10"
 OVERFLOWS = ["reject-publish", "drop-head"]
 
 
@@ -45,7 +45,7 @@ async def policy(node: RabbitServer, queue: str, **definition: Any) -> AsyncIter
 async def test_a_full_queue_refuses_and_drops_nothing(node: RabbitServer, overflow: str) -> None:
     """An enqueue above the limit of a policy is refused with the fix, whatever the policy says of an overflow."""
     queue = f"limited-{secrets.token_hex(4)}"
-    app = App(node.url + OPTIONS, store="memory://")
+    app = App(node.url + OPTIONS, store="memory://", send_timeout=30)
 
     @app.task(queue=queue)
     async def work(number: int) -> None: ...
@@ -78,7 +78,7 @@ async def test_letters_that_have_no_room_hold_up_no_other_job(
     """Dead letters above a policy's limit stay jobs, and the log says why; other jobs end; later all are letters."""
     monkeypatch.setattr(outages, "LONGEST_PAUSE", 1.0)
     queue, runs = f"letters-{secrets.token_hex(4)}", list[int]()
-    app = App(node.url + OPTIONS, store="memory://", retry=Retry(attempts=1))
+    app = App(node.url + OPTIONS, store="memory://", send_timeout=30, retry=Retry(attempts=1))
 
     @app.task(queue=queue)
     async def fail(number: int) -> None:
@@ -112,7 +112,7 @@ async def test_retries_that_have_no_room_stay_jobs(node: RabbitServer, monkeypat
     """Retries of a queue that a policy keeps full are stored when there is room, and none is lost."""
     monkeypatch.setattr(outages, "LONGEST_PAUSE", 1.0)
     queue, runs = f"retries-{secrets.token_hex(4)}", list[int]()
-    app = App(node.url + OPTIONS, store="memory://", retry=Retry(attempts=3, base=0.0, jitter="none"))
+    app = App(node.url + OPTIONS, store="memory://", send_timeout=30, retry=Retry(attempts=3, base=0.0, jitter="none"))
 
     @app.task(queue=queue)
     async def flaky(number: int) -> int:
