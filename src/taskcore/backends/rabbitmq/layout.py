@@ -70,7 +70,10 @@ LAST_HOP: Final = "due"  #: stands for the next level behind the last one
 NO_DELIVERY_LIMIT: Final = {"x-delivery-limit": 1_000_000_000}
 QUORUM: Final = {"x-queue-type": "quorum", **NO_DELIVERY_LIMIT}
 LOSSLESS: Final = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-DEAD: Final = {**QUORUM, "x-overflow": "reject-publish"}  #: no policy with max-length can drop letters
+DEAD: Final = {
+    **QUORUM,
+    "x-overflow": "reject-publish",
+}  #: a policy with max-length drops no letter, unless it says drop-head
 LOST_ARGUMENTS: Final = {
     **QUORUM,
     "x-message-ttl": 30 * 86_400_000,
