@@ -277,6 +277,18 @@ def test_a_key_function_that_raises_refuses_the_call() -> None:
     assert "secret" not in " ".join((caught.value.what, *caught.value.public_facts))
 
 
+@pytest.mark.parametrize("rule", ["order", ("order", "cents"), lambda order, cents: order])
+def test_a_key_that_is_too_long_refuses_the_call(rule: Any) -> None:
+    """A rule that makes a longer key than a worker reads sends nothing, and says how long one may be."""
+
+    async def pay(order: str, cents: int) -> None: ...
+
+    task = App("memory://").task(name="pay", key=rule)(pay)
+    assert len(task.call("x" * 500, 1).key or "") <= 512
+    with pytest.raises(InvalidArguments, match=r"nothing was sent(.|\n)*1 to 512 characters"):
+        task.call("x" * 513, 1)
+
+
 @pytest.mark.parametrize("value", [90, 90.0, "90", "90s", "1m30s", "1.5m", dt.timedelta(seconds=90)])
 def test_one_rule_for_times(value: Any) -> None:
     """Every time may be a number of seconds, a text or a timedelta."""

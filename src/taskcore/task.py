@@ -18,7 +18,7 @@ import msgspec
 from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.contract.codec import first_line, kind_of, short_repr
-from taskcore.envelope import EnvelopeCodec
+from taskcore.envelope import KEY_LIMIT, EnvelopeCodec
 from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
@@ -209,13 +209,14 @@ class Task(Generic[P, R]):
                 public_facts=["its text may hold values"],
                 fix="mend the key function; for a call without a key it returns None",
             ) from error
-        if key is None or (isinstance(key, str) and key and is_encodable(key)):
+        if key is None or (isinstance(key, str) and 0 < len(key) <= KEY_LIMIT and is_encodable(key)):
             return key
         raise InvalidArguments(
             f"{self.name}: the idempotency key of this call cannot be used; nothing was sent",
             facts=[f"the key is {short_repr(key)}"],
             public_facts=[f"the key is of type {kind_of(key)}"],
-            fix="return a text that is not empty and has no half of a surrogate pair, or None for a call without a key",
+            fix=f"return a text of 1 to {KEY_LIMIT} characters without halves of surrogate pairs, or None for a call "
+            "without a key; a hash is short",
         )
 
 

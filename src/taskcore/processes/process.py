@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 from weakref import WeakSet
@@ -72,6 +73,25 @@ class _Waiting:
         self.ended = anyio.Event()
         self.answer: Answer | None = None
         self.error: Exception | None = None
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function in the loop of the job, from another thread, and raise its error; do nothing without a loop.
+
+        Only the error of a loop that has ended is dropped, because its job is gone. asyncio has another one, for a loop
+        that ends at this very moment.
+        """
+        errors: list[Exception] = []
+
+        def called() -> None:
+            try:
+                function()
+            except Exception as error:  # noqa: BLE001 - it belongs to the thread, which raises it
+                errors.append(error)
+
+        with suppress(RuntimeError):
+            anyio.from_thread.run_sync(called, token=self.token)
+        if errors:
+            raise errors[0]
 
 
 class ChildProcess(threading.Thread):
@@ -261,15 +281,13 @@ class ChildProcess(threading.Thread):
                 raise FrameError("it answered a job that it was not given")
             return
         waiting.answer, waiting.error = answer, error
-        with suppress(Exception):  # each loop has its own error for this: it has ended, so the answer is lost
-            anyio.from_thread.run_sync(waiting.ended.set, token=waiting.token)
+        waiting.call(waiting.ended.set)
 
     def _hand_over(self, message: BeginTelling | Told) -> None:
         """Give what a function tells to its job; after the end of that it is dropped."""
         waiting = self._waiting
         if waiting is not None:
-            with suppress(Exception):  # as above
-                anyio.from_thread.run_sync(waiting.take, message, self._reply, token=waiting.token)
+            waiting.call(partial(waiting.take, message, self._reply))
 
     def _log_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
