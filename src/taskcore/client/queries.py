@@ -55,7 +55,7 @@ class JobQueries:
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
         """Wait for the end of a job; the store pushes it."""
         if self._records is None:
-            raise StoreRequired(f"cannot wait for the result of {job.task.name}: this app has no store")
+            raise StoreRequired(f"cannot wait for the result of job {job.id}: this app has no store")
         if job.task.options.keep_result is None:
             raise ResultNotKept(
                 f"results of {job.task.name} are not kept, so job {job.id} has none to wait for",
@@ -93,7 +93,7 @@ class JobQueries:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
         records = self._records
         if records is None:
-            raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
+            raise StoreRequired(f"cannot cancel {_named(job)}: this app has no store")
         outcome = await records.outcomes.find(job.id)
         if outcome is not None:
             _refuse_other_task(job, outcome)
@@ -188,17 +188,16 @@ class JobQueries:
     async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
         """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
-        what = f"no result for job {job.id} of {job.task.name} after {timeout:g} s"
+        what = f"no result for {_named(job)} after {timeout:g} s"
         with anyio.move_on_after(self._timeout):
             state = await self.status(job)
             facts = [f"the job is: {state}"]
+            if state == "unknown" and self._backend.features.locate != "absent":
+                facts.append("no queue and no record has this id: it may be wrong, or its outcome is no longer kept")
             if not job.queue:
                 return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
             [stats] = await self.admin.stats([job.queue])
-            facts = [
-                f"the job is: {state}",
-                f'queue "{job.queue}": {_counts(stats)}',
-            ]
+            facts.append(f'queue "{job.queue}": {_counts(stats)}')
             if state == "queued" and not stats.leased:
                 facts.append("no job of this queue is running: is a worker listening to it?")
             if state in {"scheduled", "unknown"} and self.store is not None:
@@ -212,6 +211,10 @@ class JobQueries:
             + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
             job_id=job.id,
         )
+
+
+def _named(job: Job[Any]) -> str:
+    return f"job {job.id}" if job.task.name == ANY_TASK else f"job {job.id} of {job.task.name}"
 
 
 def _counts(stats: QueueStats) -> str:
