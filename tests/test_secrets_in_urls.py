@@ -201,7 +201,7 @@ def test_an_app_that_cannot_be_imported_is_told_without_its_password(
 
 
 def test_a_url_in_place_of_a_settings_name_is_hidden(tmp_path: Path) -> None:
-    """A line of the file that begins with the URL is told without its password, and so is such an argument."""
+    """The error about a setting whose name is a URL, in a file or as an argument, hides the password."""
     (tmp_path / "taskcore.toml").write_text(f'"redis://ada:{SECRET}@host" = 1\n')
     for place, arguments in ((tmp_path, {}), (Path("/"), {f"redis://ada:{SECRET}@host": 1})):
         with pytest.raises(InvalidSetting, match="there is no setting") as caught:

@@ -137,15 +137,15 @@ class SupervisedConnection:
 
     # ── writing ──
 
-    async def ready(self) -> RawConnection:
+    async def ready(self, within: float = READY_TIMEOUT) -> RawConnection:
         """Return the connection, as soon as there is one.
 
-        :raises BrokerUnavailable: there is none for some seconds.
+        :raises BrokerUnavailable: there is none within this time, in seconds.
         """
         if (connection := self._alive) is not None:
             return connection
         with suppress(TimeoutError):
-            async with asyncio.timeout(READY_TIMEOUT):
+            async with asyncio.timeout(within):
                 while (connection := self._alive) is None:
                     if self._connection is not None:
                         await asyncio.sleep(0.01)  # it has ended, and its supervisor has not noticed yet
