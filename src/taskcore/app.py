@@ -210,8 +210,10 @@ class App(Router):
         A result is plain JSON data; ``task.job(id)`` gives it typed.
 
         :param queue: where the job was sent, if it is known; else all queues are asked.
+        :raises InvalidSetting: the id cannot be one (TC104).
+        :raises InvalidName: the queue's name cannot travel (TC308).
         """
-        return Job(id, self._any_task, queue or "")
+        return self._any_task.job(id, queue=queue)
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Send many calls in few batches; return one job for each, in order.

@@ -24,6 +24,7 @@ from tests.support.redis_play import Play, declare, held, until
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 LEASE = 1.0  #: seconds, of the workers here
+BUSY = 1.0  #: seconds that a busy machine may take longer
 
 
 @pytest.fixture
@@ -268,3 +269,17 @@ async def inherit(heir: Source, accepted: list[bytes]) -> None:
         theirs = await heir.receive(20)
         assert await heir.settle([(one, ACK) for one in theirs]) == []
         accepted += [one.envelope for one in theirs]
+
+
+async def test_an_idle_worker_tells_an_outage_of_a_second(own: NatsServer):
+    """It tells the loss and the recovery once each, the recovery within a second after the server answers again."""
+    app = App(own.url)
+    app.task(name="idle")(anyio.sleep_forever)
+    async with app.running():
+        await anyio.sleep(0.5)
+        own.kill()
+        await anyio.sleep(1.0)
+        await own.restart()
+        with anyio.fail_after(1.0 + BUSY):
+            await until(lambda: app.counters["broker.back"] > 0, "it says that the broker is back")
+        assert app.counters["broker.lost"] == app.counters["broker.back"] == 1
