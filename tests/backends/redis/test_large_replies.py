@@ -1,6 +1,6 @@
 """A server that ends connections to which it owes too much (``client-output-buffer-limit``): what it sends is read.
 
-What is too large alone is told, with its size and the way out, and nothing waits behind it.
+For what is too large alone an error names its size and the way out, and nothing waits behind it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def anyio_backend() -> str:
 
 
 async def test_a_full_disk_keeps_jobs_until_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
-    """F26: results without room are an outage that is told with the disk: no job is lost, dead, or run twice."""
+    """F26: results without room are an outage whose error names the disk: no job is lost, dead, or run twice."""
     with small_disk(24) as disk:
         async with require(PostgresServer)() as server:
             store = PostgresStore(on_disk(server, disk))
