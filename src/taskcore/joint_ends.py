@@ -81,13 +81,10 @@ class JointRecordSettler(RecordSettler):
         self._store: JoinsTransactions = store
 
     async def store_outcomes(self, batch: Sequence[Settlement]) -> None:
-        """Store outcomes and tell the verdicts, in one transaction for the jobs of each source.
-
-        A step of a workflow is not acknowledged here: what follows from its end is published before.
-        """
+        """Store outcomes and tell the verdicts, in one transaction for the jobs of each source."""
         by_source: dict[Source, list[Settlement]] = {}
         for one in batch:
-            if not one.tried and one.job.state is not ENDED_ACKED and one.job.beyond is None:
+            if not one.tried and one.job.state is not ENDED_ACKED:
                 by_source.setdefault(one.job.source, []).append(one)
         for source, ends in by_source.items():
             await self._end(source, ends)
