@@ -1,6 +1,7 @@
 """Replies that are larger than the server sends: it ends the connection instead, at ``client-output-buffer-limit``.
 
-What was asked together is then asked in smaller parts. For what is too large alone an error names its size and the way out.
+What was asked together is then asked in smaller parts. For what is too large alone an error names its size and the way
+out.
 """
 
 from __future__ import annotations
