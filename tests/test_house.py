@@ -80,6 +80,13 @@ def test_each_measure_finds_its_offence(measure, tmp_path: Path) -> None:
     assert list(measure(root)) == [offender]
 
 
+def test_an_alias_is_a_name_too(tmp_path: Path) -> None:
+    """A class and an alias of its name are two meanings, and so are two aliases; equal aliases are one."""
+    (tmp_path / "a.py").write_text("class Kind: ...\nFound = int | None\nAnswer = str\nT = TypeVar('T')\nLIMIT = 1\n")
+    (tmp_path / "b.py").write_text("Kind: TypeAlias = str\nFound = list[int]\nAnswer: TypeAlias = str\nLIMIT = 2\n")
+    assert house.shared_class_names(tmp_path) == {"Kind": 2, "Found": 2}
+
+
 def test_growth_is_an_offence(tmp_path: Path) -> None:
     """A recorded number may fall, and a number above it is reported together with the record."""
     (tmp_path / "app.py").write_text("x = 1\n" * 400)

@@ -12,7 +12,7 @@ A job of which this is not known is asked about by itself, as one that was hande
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from taskcore.cancelling.look_ahead import LookAhead
 from taskcore.cancelling.news import CancelNews
@@ -24,14 +24,13 @@ from taskcore.records.cancels import NO_REQUESTS
 from taskcore.records.names import cancel_name, outcome_name
 from taskcore.store import Version
 from taskcore.task import Task
+from taskcore.worker.admission import RunExecution
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.inbox import Inbox
 
 __all__ = ["FirstStarts"]
 
 IDS_REMEMBERED = 5_000  #: at least, and at most twice as many; more than wait for a slot
-
-Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
 
 
 class FirstStarts:
@@ -118,7 +117,7 @@ class FirstStarts:
             job.clear_at = NO_REQUESTS
         return job.clear_at == newest
 
-    def around(self, run: Run, overdue: Callable[[Execution], Outcome | None]) -> Run:
+    def around(self, run: RunExecution, overdue: Callable[[Execution], Outcome | None]) -> RunExecution:
         """Put a last look for a cancellation in front of a run: the job may have waited for its key, or a thread.
 
         :param overdue: finds whether the job's deadline is over.

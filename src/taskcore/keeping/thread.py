@@ -34,7 +34,7 @@ __all__ = ["KeeperThread"]
 
 log = logger("taskcore.worker")
 
-Held: TypeAlias = dict[Source, list[Execution]]
+HeldJobs: TypeAlias = dict[Source, list[Execution]]
 
 LONGEST_NOTICE = 2.0  #: seconds after which a loop that does not answer counts as blocked, or a third of a lease
 LOOKS = 4  #: in that time
@@ -222,7 +222,7 @@ class KeeperThread:
             return
         self._kept = kept
         at = self._now() - (time.monotonic() - kept)
-        held: Held = {}
+        held: HeldJobs = {}
         for job in self._snapshot():
             if job.state < STARTED_ACKED and job.received <= at and keeper.extended.get(job.source, 0.0) < at:
                 held.setdefault(job.source, []).append(job)
@@ -233,10 +233,10 @@ class KeeperThread:
             keeper.extended[source] = at
         keeper.renewed = max(keeper.renewed, at)
 
-    def _overdue(self, age: float) -> Held:
+    def _overdue(self, age: float) -> HeldJobs:
         """Find the sources of jobs that were not extended for so long, and all that is held of them."""
         keeper, now = self._keeper, self._now()
-        found: Held = {}
+        found: HeldJobs = {}
         late: set[Source] = set()
         if self._gave_up or not isinstance(self._backend, LendsExtenders):
             return found

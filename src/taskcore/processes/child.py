@@ -33,8 +33,8 @@ from taskcore.envelope import decode_envelope, decode_trail, running
 from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
 from taskcore.lifecycle import deciding_error
 from taskcore.processes.frames import (
-    Answer,
     FrameError,
+    JobAnswer,
     JobRaised,
     JobReturned,
     LogLine,
@@ -98,7 +98,7 @@ class _WorkerConnection:
         os.register_at_fork(after_in_child=self._forked)
         threading.Thread(target=self._read, name="taskcore-requests", daemon=True).start()
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: JobAnswer) -> None:
         self._busy = False
         try:
             frame = encode_frame(answer)
@@ -232,7 +232,7 @@ def _plain(text: str) -> str:
 # ── one job ──
 
 
-def _perform(job: PerformJob, worker: _WorkerConnection) -> Answer:
+def _perform(job: PerformJob, worker: _WorkerConnection) -> JobAnswer:
     """Import, unpack, call, pack."""
     task: Task[..., Any] | None = None
     kind: RaisedKind | None = None

@@ -22,10 +22,10 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 
 __all__ = [
-    "Answer",
     "BeginTelling",
     "FrameError",
     "FrameReader",
+    "JobAnswer",
     "JobRaised",
     "JobReturned",
     "LogLine",
@@ -145,11 +145,11 @@ class JobRaised(msgspec.Struct, frozen=True, tag=True):
     why: str = ""
 
 
-Answer: TypeAlias = JobReturned | JobRaised
+JobAnswer: TypeAlias = JobReturned | JobRaised
 
 
 def encode_frame(
-    message: StartProcess | PerformJob | TellingBegun | LogLine | BeginTelling | Told | Answer,
+    message: StartProcess | PerformJob | TellingBegun | LogLine | BeginTelling | Told | JobAnswer,
 ) -> bytes:
     """Encode the frame of a message.
 

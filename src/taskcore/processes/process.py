@@ -28,9 +28,9 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from taskcore.processes.frames import (
-    Answer,
     BeginTelling,
     FrameError,
+    JobAnswer,
     LogLine,
     TellingBegun,
     Told,
@@ -71,7 +71,7 @@ class _Waiting:
         self.take = take
         self.token = anyio.lowlevel.current_token()
         self.ended = anyio.Event()
-        self.answer: Answer | None = None
+        self.answer: JobAnswer | None = None
         self.error: Exception | None = None
 
     def call(self, function: Callable[[], None]) -> None:
@@ -132,7 +132,7 @@ class ChildProcess(threading.Thread):
 
     # ── in the event loop ──
 
-    async def perform(self, request: bytes, label: Mapping[str, Any], take: Take) -> Answer:
+    async def perform(self, request: bytes, label: Mapping[str, Any], take: Take) -> JobAnswer:
         """Ask, and wait for the answer. On cancellation the process is killed.
 
         :param label: which job it is, for what the process prints and logs.
@@ -273,7 +273,7 @@ class ChildProcess(threading.Thread):
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _report(self, answer: Answer | None, error: Exception | None) -> None:
+    def _report(self, answer: JobAnswer | None, error: Exception | None) -> None:
         with self._lock:
             waiting, self._waiting = self._waiting, None
         if waiting is None:

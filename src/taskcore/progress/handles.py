@@ -9,18 +9,18 @@ from threading import Lock
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from taskcore.errors import InvalidArguments, NotRunning
-from taskcore.progress.record import Number, StoredProgress
+from taskcore.progress.record import Quantity, StoredProgress
 from taskcore.toolkit.logging import visible
 from taskcore.toolkit.units import shorten_repr
 
-__all__ = ["MESSAGE_LIMIT", "AsyncTracked", "Place", "Progress", "Tracked", "length_of"]
+__all__ = ["MESSAGE_LIMIT", "AsyncTracked", "Progress", "ProgressHost", "Tracked", "length_of"]
 
 T = TypeVar("T")
 
 MESSAGE_LIMIT = 500  #: characters of a message
 
 
-class Place(Protocol):
+class ProgressHost(Protocol):
     """Where a function runs, as its progress needs it."""
 
     def now(self) -> float:
@@ -46,16 +46,16 @@ class Progress:
     :ivar changed: whether the worker has something to write.
     """
 
-    def __init__(self, place: Place, *, attempt: int, fence: int) -> None:
+    def __init__(self, place: ProgressHost, *, attempt: int, fence: int) -> None:
         self._place = place
         self._attempt, self._fence = attempt, fence
         self._lock = Lock()  # a function may tell from several threads of its own
-        self._value: Number = 0
-        self._total: Number | None = None
+        self._value: Quantity = 0
+        self._total: Quantity | None = None
         self._message = ""
         self._since = place.now()
         self._resumes: bool | None = None  # True: what was saved is to be read, None: it is not asked for
-        self.start: Number = 0
+        self.start: Quantity = 0
         self.changed = True
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class Progress:
         return self
 
     @property
-    def value(self) -> Number:
+    def value(self) -> Quantity:
         """The position: of an earlier attempt, if it was resumed, plus what this one has done since.
 
         :raises NotRunning: the saved position is not read yet (TC106).
@@ -76,7 +76,7 @@ class Progress:
         return self._value
 
     @property
-    def total(self) -> Number | None:
+    def total(self) -> Quantity | None:
         """Where it ends; None if that is not known."""
         return self._total
 
@@ -85,7 +85,7 @@ class Progress:
         """What the job does now."""
         return self._message
 
-    def advance(self, by: Number = 1, message: str | None = None) -> None:
+    def advance(self, by: Quantity = 1, message: str | None = None) -> None:
         """Move the position.
 
         :param message: what the job does now; None leaves it as it is.
@@ -104,7 +104,9 @@ class Progress:
                 self._message = message
             self.changed = True
 
-    def update(self, value: Number | None = None, *, total: Number | None = None, message: str | None = None) -> None:
+    def update(
+        self, value: Quantity | None = None, *, total: Quantity | None = None, message: str | None = None
+    ) -> None:
         """Set the position, the total or the message; None leaves each as it is.
 
         :raises InvalidArguments: a number or a text that cannot be (TC302).
@@ -244,7 +246,7 @@ def length_of(items: object) -> int | None:
         return None
 
 
-def _number(name: str, value: object) -> Number:
+def _number(name: str, value: object) -> Quantity:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     raise InvalidArguments(

@@ -29,7 +29,7 @@ __all__ = [
     "JobLogLine",
     "JobProgress",
     "KeptLines",
-    "Number",
+    "Quantity",
     "StoredLine",
     "StoredLog",
     "StoredProgress",
@@ -44,7 +44,7 @@ __all__ = [
     "seen_progress",
 ]
 
-Number: TypeAlias = int | float
+Quantity: TypeAlias = int | float
 
 KEPT = 86_400.0  #: seconds for which both are kept after the last change; longer, if results are
 LINE_LIMIT = 4_096  #: characters of one line of a log
@@ -76,8 +76,8 @@ class JobProgress(PublicValue, frozen=True, kw_only=True):
     :param rate: how much of ``value`` this attempt has done per second; None before it can be told.
     """
 
-    value: Number
-    total: Number | None
+    value: Quantity
+    total: Quantity | None
     message: str
     attempt: int
     at: float
@@ -131,13 +131,13 @@ class StoredProgress(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     :param start: the value at which this start began, ``since`` when.
     """
 
-    value: Number = 0
-    total: Number | None = None
+    value: Quantity = 0
+    total: Quantity | None = None
     message: str = ""
     attempt: int = 1
     fence: int = 0
     at: float = 0.0
-    start: Number = 0
+    start: Quantity = 0
     since: float = 0.0
 
 

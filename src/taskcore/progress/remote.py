@@ -65,11 +65,11 @@ class RemoteReports:
             self.send()
 
     async def saved(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`; this loop has nothing else to do."""
+        """See :class:`taskcore.progress.handles.ProgressHost`; this loop has nothing else to do."""
         return self.saved_now()
 
     def saved_now(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`."""
+        """See :class:`taskcore.progress.handles.ProgressHost`."""
         saved = self._worker.begin(resume=True)
         return decode_progress(saved) if saved else None
 

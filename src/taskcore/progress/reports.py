@@ -100,7 +100,7 @@ class JobReports:
             self._writer.add(self)
 
     async def saved(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`."""
+        """See :class:`taskcore.progress.handles.ProgressHost`."""
         record = await self._store.get(progress_name(self.job_id))
         if record is None:
             return None
@@ -109,7 +109,7 @@ class JobReports:
         return decode_progress(record.value)
 
     def saved_now(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`."""
+        """See :class:`taskcore.progress.handles.ProgressHost`."""
         if has_event_loop():
             raise NotRunning(
                 "the saved position cannot be read here without blocking the event loop",

@@ -19,7 +19,7 @@ from taskcore.client.host import AppHost
 from taskcore.envelope import running
 from taskcore.errors import NotRunning, StoreRequired
 from taskcore.progress.handles import AsyncTracked, Progress, Tracked, length_of
-from taskcore.progress.record import Number, StoredProgress
+from taskcore.progress.record import Quantity, StoredProgress
 from taskcore.progress.reports import JobReports, has_event_loop
 from taskcore.task import Task
 from taskcore.worker.context import Context
@@ -37,24 +37,29 @@ class StartProgress:
 
     @overload
     def __call__(
-        self, *, total: Number | None = None, message: str | None = None, resume: bool = False
+        self, *, total: Quantity | None = None, message: str | None = None, resume: bool = False
     ) -> Progress: ...
 
     @overload
     def __call__(
-        self, items: Iterable[T], *, total: Number | None = None, message: str | None = None, resume: bool = False
+        self, items: Iterable[T], *, total: Quantity | None = None, message: str | None = None, resume: bool = False
     ) -> Tracked[T]: ...
 
     @overload
     def __call__(
-        self, items: AsyncIterable[T], *, total: Number | None = None, message: str | None = None, resume: bool = False
+        self,
+        items: AsyncIterable[T],
+        *,
+        total: Quantity | None = None,
+        message: str | None = None,
+        resume: bool = False,
     ) -> AsyncTracked[T]: ...
 
     def __call__(
         self,
         items: Iterable[Any] | AsyncIterable[Any] | None = None,
         *,
-        total: Number | None = None,
+        total: Quantity | None = None,
         message: str | None = None,
         resume: bool = False,
     ) -> Progress | Tracked[Any] | AsyncTracked[Any]:

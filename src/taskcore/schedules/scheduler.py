@@ -27,7 +27,7 @@ from taskcore.schedules.clocks import ClockCheck
 from taskcore.schedules.decide import Decision, decide
 from taskcore.schedules.publish import TickAnswer, ToPublish, publish
 from taskcore.schedules.record import CHANGED, ScheduleRecord, TickClaim
-from taskcore.schedules.storage import Found, ScheduleStorage
+from taskcore.schedules.storage import FoundSchedule, ScheduleStorage
 from taskcore.store import Record, Store, Version
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
@@ -184,7 +184,7 @@ class Scheduler:
         found = [one for one in await self._storage.read(due) if one is not None and self._can_fire(one.record)]
         over = await self._over([one.record for one in found])
         now = self._now()
-        decisions: list[tuple[Found, Decision]] = []
+        decisions: list[tuple[FoundSchedule, Decision]] = []
         for one in found:
             try:
                 decisions.append((one, decide(one.record, now, last_over=over.get(one.record.id, True))))
@@ -240,11 +240,13 @@ class Scheduler:
             over[record.id] = outcome is not None or (bool(last.key) and _is_free(key))
         return over
 
-    async def _claim(self, decisions: Sequence[tuple[Found, Decision]], now: int) -> list[tuple[Found, Decision]]:
+    async def _claim(
+        self, decisions: Sequence[tuple[FoundSchedule, Decision]], now: int
+    ) -> list[tuple[FoundSchedule, Decision]]:
         """Write what was decided; return what stands as this instance wrote it, or as it was without a change."""
         changed = [(one, decision) for one, decision in decisions if decision.record is not one.record]
         answers = iter(await self._storage.write([(decision.record, one.version) for one, decision in changed]))
-        won: list[tuple[Found, Decision]] = []
+        won: list[tuple[FoundSchedule, Decision]] = []
         for one, decision in decisions:
             schedule = one.record.id
             if decision.record is one.record:
@@ -255,7 +257,7 @@ class Scheduler:
             answer = next(answers)
             if answer is None:
                 continue
-            if isinstance(answer, Found):
+            if isinstance(answer, FoundSchedule):
                 self._behind.add(schedule)
                 standing = decide(answer.record, now, last_over=False)
                 self._plan(schedule, now if standing.fire or standing.record is not answer.record else standing.look)
@@ -264,7 +266,7 @@ class Scheduler:
                 self._behind.discard(schedule)
             self._plan(schedule, decision.look)
             self._tell(one.record, decision)
-            won.append((Found(decision.record, answer), decision))
+            won.append((FoundSchedule(decision.record, answer), decision))
         return won
 
     def _tell(self, before: ScheduleRecord, decision: Decision) -> None:
@@ -287,7 +289,9 @@ class Scheduler:
             ]
         return claims
 
-    async def _confirm(self, won: Sequence[Found], ticks: Sequence[ToPublish], answers: Sequence[TickAnswer]) -> None:
+    async def _confirm(
+        self, won: Sequence[FoundSchedule], ticks: Sequence[ToPublish], answers: Sequence[TickAnswer]
+    ) -> None:
         """Write which ticks are done with; what is not known to be published stays open, and is looked at soon."""
         known = {tick.claim.id: answer for tick, answer in zip(ticks, answers, strict=True)}
         done = {claim for claim, answer in known.items() if answer in ("sent", "failed", "lost")}
@@ -301,7 +305,7 @@ class Scheduler:
             (without(one.record, done, lost), one.version) for one in won if any(c.id in done for c in one.record.open)
         ]
         for standing in await self._storage.write(changes):
-            if isinstance(standing, Found):
+            if isinstance(standing, FoundSchedule):
                 await self._storage.change(standing.record.id, lambda old: old and without(old, done, lost))
         if changes:
             failpoint("schedule.confirmed")

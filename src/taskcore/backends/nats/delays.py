@@ -21,7 +21,7 @@ from taskcore.backends.nats.consumer import Pace, PullConsumer, Receipt, hand_ou
 from taskcore.backends.nats.layout import CLOCK, PARKED_LEASE, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import letter, unpack
 from taskcore.backends.nats.publish import error_code_of, expecting, found_by
-from taskcore.connections.nats import Answer, Message, NatsLink, header_of, number_of, size_of
+from taskcore.connections.nats import Message, NatsLink, Reply, header_of, number_of, size_of
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -187,7 +187,7 @@ class DelayTimer:
         return Message(self._stream.ready_bytes + arrival.token, arrival.body, headers)
 
 
-def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
+def next_step(answer: Reply | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
     """Say what follows from an answer to a move: another try that expects this number, or the scheduled job's end.
 
     A refusal alone does not say that another timer has moved the job. The job that a retry is a copy of may have been

@@ -22,7 +22,7 @@ import msgspec
 from taskcore.connections.jetstream_limits import refused
 from taskcore.connections.nats.address import NatsAddress
 from taskcore.connections.nats.connection import SupervisedConnection
-from taskcore.connections.nats.protocol import Answer, Message, encode_message
+from taskcore.connections.nats.protocol import Message, Reply, encode_message
 from taskcore.connections.nats.raw import RawConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.timeouts import SharedTimer
@@ -66,14 +66,14 @@ class _Batch:
     __slots__ = ("answers", "ends", "left", "news", "over", "target")
 
     def __init__(self, size: int) -> None:
-        self.answers: list[Answer | None] = [None] * size
+        self.answers: list[Reply | None] = [None] * size
         self.left = size
         self.ends = inf  # on the loop's clock; the timer sets it
         self.over = False  # no more answers are waited for
         self.target = 0
         self.news: asyncio.Future[None] | None = None
 
-    def take(self, index: int, answer: Answer) -> None:
+    def take(self, index: int, answer: Reply) -> None:
         if self.answers[index] is None:
             self.answers[index] = answer
             self.left -= 1
@@ -114,7 +114,7 @@ class NatsLink(SupervisedConnection):
 
     # ── requests ──
 
-    async def request_all(self, messages: Sequence[Message], *, ahead: bytes = b"") -> list[Answer | None]:
+    async def request_all(self, messages: Sequence[Message], *, ahead: bytes = b"") -> list[Reply | None]:
         """Send all, in order, and collect each one's answer; None for one that did not come in time.
 
         :param ahead: frames to be written before them, without answers.
@@ -132,7 +132,7 @@ class NatsLink(SupervisedConnection):
 
     async def request_again(
         self, messages: Sequence[Message], repair: Callable[[], Awaitable[object]], *, tries: int = 1
-    ) -> list[Answer | None]:
+    ) -> list[Reply | None]:
         """Send all; send those again that no server took, after a repair.
 
         :raises BrokerUnavailable: nothing was sent, or the repair failed.
@@ -175,7 +175,7 @@ class NatsLink(SupervisedConnection):
         _, key, index = subject.rsplit(b".", 2)
         batch = self._batches.get(key)
         if batch is not None:
-            batch.take(int(index, 16), Answer(body, headers))
+            batch.take(int(index, 16), Reply(body, headers))
 
     def _give_up(self) -> None:
         """Let no batch wait for answers: the connection is gone."""

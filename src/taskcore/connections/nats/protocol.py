@@ -18,9 +18,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 __all__ = [
-    "LINE_LIMIT", "PING", "PONG", "SIZE_LIMIT", "Answer", "Handler", "Message", "Parser", "ProtocolError",
-    "encode_message", "encode_subscription", "header_of", "number_of", "plain_token",
-    "size_of",
+    "LINE_LIMIT", "PING", "PONG", "SIZE_LIMIT", "Handler", "Message", "Parser", "ProtocolError", "Reply",
+    "encode_message", "encode_subscription", "header_of", "number_of", "plain_token", "size_of",
 ]  # fmt: skip
 
 LINE_LIMIT: Final = 65_536  #: bytes of a line; an INFO that lists a thousand servers has half of that
@@ -81,7 +80,7 @@ def encode_subscription(subject: bytes, number: int) -> bytes:
 # ── what arrives ─────────────────────────────────────────────────────────────────────────────────
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """The reply to a request: the body, and the headers as they were on the wire."""
 
     body: bytes

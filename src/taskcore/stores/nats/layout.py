@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, number_of, plain_token
+from taskcore.connections.nats import Message, NatsLink, Reply, jetstream, number_of, plain_token
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record, Version
 
@@ -132,7 +132,7 @@ def _time_to_live(keep: float | None, *, native: bool) -> bytes:
     return b"Nats-TTL: %ds\r\n" % (math.ceil(min(max(keep, 0.0), 1e9)) + 1) if native and keep is not None else b""
 
 
-def read_answer(answer: Answer) -> FoundRecord | None:
+def read_answer(answer: Reply) -> FoundRecord | None:
     """Read the answer to a direct get.
 
     :raises BrokerUnavailable: the server cannot say at the moment.

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Self
 
 from taskcore.connections.jetstream_limits import way_out
-from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, read_address
+from taskcore.connections.nats import Message, NatsLink, Reply, jetstream, read_address
 from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
@@ -145,7 +145,7 @@ class NatsStore:
         calls = [jetstream.message_call(self._stream, last_by_subj=subject.decode()) for subject in subjects]
         return [read_stored(answer) for answer in await self.link.api_all(calls)]
 
-    async def _send(self, messages: list[Message]) -> list[Answer]:
+    async def _send(self, messages: list[Message]) -> list[Reply]:
         """Return the answers to requests; those that no server took are sent again, with the stream created anew."""
         answers = await self.link.request_again(messages, self._stream_is_gone)
         sure = [answer for answer in answers if answer is not None and answer.status != b"503"]
