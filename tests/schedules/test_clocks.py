@@ -55,13 +55,13 @@ async def work() -> None: ...
     program = """
 import anyio, msgspec
 from shop import app
-from taskcore.schedules.clocks import AHEAD, ClockDifference
+from taskcore.schedules.clocks import AHEAD_RECORD, ClockDifference
 from taskcore.store import ANY
 
 async def main():
     async with app:
         value = msgspec.json.encode({"fast": ClockDifference("fast", "right", 2.3)})
-        await app.components.store.put(AHEAD, value, expect=ANY, keep=600.0)
+        await app.components.store.put(AHEAD_RECORD, value, expect=ANY, keep=600.0)
 
 anyio.run(main)
 """

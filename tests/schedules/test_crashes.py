@@ -98,7 +98,7 @@ def test_the_fleet_finds_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None
     from taskcore.schedules import decide  # noqa: PLC0415 - the same
     from tests.schedules.test_fleet import SECONDS, declare  # noqa: PLC0415 - the same
 
-    monkeypatch.setattr(decide, "UNCONFIRMED", 10**9)
+    monkeypatch.setattr(decide, "CONFIRM_TIMEOUT", 10**9)
 
     async def play(seed: int) -> bool:
         fleet = Fleet(declare)

@@ -24,7 +24,7 @@ __all__ = ["DeadLetters", "LetterVerdict", "ReplayWith", "SettledLetters"]
 
 FIRST_PAGE, LARGEST_PAGE = 100, 2_000  #: letters fetched at a time; some brokers read all of them for each page
 WALK_PAGE = 500  #: letters that are settled at a time
-SHOWN = 1_000  #: jobs and failures that an answer names
+NAMED_LIMIT = 1_000  #: jobs and failures that an answer names
 
 GIVE_A_VERDICT = 'give a plain function that returns "keep", "drop", "replay" or ReplayWith(…) for each letter'
 NO_ENVELOPE = "it does not hold an envelope, so there is no job to replay"
@@ -255,12 +255,12 @@ class _PassTotals:
                 self.fail(letter, answer.why)
                 continue
             self.replayed += 1
-            if len(self._jobs) < SHOWN:
+            if len(self._jobs) < NAMED_LIMIT:
                 self._jobs.append(job.id)
 
     def fail(self, letter: Letter, problem: str) -> None:
         self.failed += 1
-        if len(self._problems) < SHOWN:
+        if len(self._problems) < NAMED_LIMIT:
             self._problems.append(f"{letter.id}: {problem}")
 
     def answer(self) -> SettledLetters:

@@ -31,7 +31,7 @@ log = logger("taskcore.events")
 RENEW_EVERY = 10.0  #: seconds between two words of a subscriber to a worker
 SLOW_STORE = 5.0  #: seconds for which the answers of workers may be late
 TELL_TRIES = 5  #: writes into a worker's record in a row, while other subscribers write there
-BUFFERED = 10_000  #: events that a slow reader has not taken yet
+BUFFERED_EVENTS = 10_000  #: events that a slow reader has not taken yet
 
 
 class Subscribe:
@@ -197,7 +197,7 @@ class EventStream:
         self._wake()
 
     def _put(self, event: JobEvent) -> None:
-        if len(self._events) >= BUFFERED:
+        if len(self._events) >= BUFFERED_EVENTS:
             self._missed += 1
             return
         if self._missed:

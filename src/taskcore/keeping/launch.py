@@ -27,8 +27,8 @@ __all__ = ["KeeperProcess", "KeepingTimes", "innermost"]
 
 log = logger("taskcore.worker")
 
-FEW = 5  #: jobs that are named
-SMALL = 4096  #: bytes of an envelope that is noted
+NAMED_JOBS = 5  #: jobs that are named
+NOTED_ENVELOPE_BYTES = 4096  #: bytes of an envelope that is noted
 
 _encode_claim = msgspec.json.Encoder().encode
 
@@ -72,8 +72,8 @@ class KeeperProcess:
             return
         if self._lives is not None:
             self._pass_lifelines(notes, self._lives.lifelines())
-        few = jobs if len(jobs) <= FEW else ()
-        envelopes = [job.delivery.envelope for job in few if len(job.delivery.envelope) < SMALL]
+        few = jobs if len(jobs) <= NAMED_JOBS else ()
+        envelopes = [job.delivery.envelope for job in few if len(job.delivery.envelope) < NOTED_ENVELOPE_BYTES]
         notes.add(Note(_tickets(jobs), envelopes=envelopes))
 
     def note_key(self, key: Acquired) -> None:
@@ -85,7 +85,7 @@ class KeeperProcess:
         """Note everything that is in hand, in place of all that was noted."""
         if self._notes is None:
             return
-        busy = islice((job for job in jobs if job.state in (RECEIVED, STARTED)), FEW)  # one may start at any time
+        busy = islice((job for job in jobs if job.state in (RECEIVED, STARTED)), NAMED_JOBS)  # one may start
         names = [f"{facts['job_id']} ({facts['task']})" for facts in (job.labels for job in busy)]
         if not self._notes.replace(Note(_tickets(jobs), list(map(_key_note, keys)), names)) and not self._failed:
             self._failed = True
@@ -147,7 +147,7 @@ class KeeperProcess:
         """Give the process the sockets that are lost if nothing is written into them."""
         if lifelines == self._lifelines or self._line is None:
             return
-        self._lifelines = lifelines = lifelines[: process.LIFELINES]
+        self._lifelines = lifelines = lifelines[: process.MAX_LIFELINES]
         for index, lifeline in enumerate(lifelines):
             lifeline.unsent = notes.unsent[index : index + 1]
         with suppress(OSError):  # it has died

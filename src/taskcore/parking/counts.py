@@ -23,8 +23,8 @@ __all__ = ["ParkedCounts"]
 
 log = logger("taskcore.worker")
 
-TELL_EVERY = 1.0  #: seconds between two counts
-TRIES = 5  #: to write a count beside other workers; the next second brings the next count
+WRITE_EVERY = 1.0  #: seconds between two counts
+WRITE_TRIES = 5  #: to write a count beside other workers; the next second brings the next count
 
 
 class ParkedCounts:
@@ -55,7 +55,7 @@ class ParkedCounts:
                 await self._tell(queue)
             soonest = min((second for due in self._due.values() for second in due), default=inf)
             if self._due:
-                await anyio.sleep(TELL_EVERY)
+                await anyio.sleep(WRITE_EVERY)
             with anyio.move_on_after(max(soonest - self._clock(), 0)):
                 await changed.wait()
 
@@ -74,7 +74,7 @@ class ParkedCounts:
 
     async def _write(self, queue: str, count: int, until: float, *, now: float) -> bool:
         """Write this worker's part of the record; False if other workers were always quicker."""
-        for _ in range(TRIES):
+        for _ in range(WRITE_TRIES):
             parked, expect = await find_parked_jobs(self._store, queue, now)
             parked.pop(self._worker, None)
             if count:
@@ -83,7 +83,7 @@ class ParkedCounts:
                 return True
             keep = max((due for _, due in parked.values()), default=now) - now
             value = msgspec.json.encode(parked) if parked else None
-            write = Write(key=parked_in_name(queue), value=value, expect=expect, keep=max(keep, TELL_EVERY))
+            write = Write(key=parked_in_name(queue), value=value, expect=expect, keep=max(keep, WRITE_EVERY))
             [answer] = await self._store.put_many([write])
             if not isinstance(answer, Conflict):
                 return True

@@ -23,7 +23,7 @@ __all__ = ["Parking"]
 
 log = logger("taskcore.worker")
 
-TELL_EVERY = 60.0  #: seconds between two warnings about jobs of one task
+LOG_EVERY = 60.0  #: seconds between two warnings about jobs of one task
 NAMES_SHOWN = 10
 TASKS_REMEMBERED = 1_000  #: of which the last warning is known; their names come from elsewhere
 
@@ -57,7 +57,7 @@ class Parking:
             self._counts.add(job.delivery.queue, after)
         task, now = job.labels["task"], anyio.current_time()
         since = outcome.now if job.trail.parked_since is None else job.trail.parked_since
-        if now - self._told.get(task, -TELL_EVERY) < TELL_EVERY:
+        if now - self._told.get(task, -LOG_EVERY) < LOG_EVERY:
             return None
         if len(self._told) >= TASKS_REMEMBERED:
             self._told.clear()

@@ -58,7 +58,7 @@ __all__ = ["main"]
 
 LAST_SECONDS = 2.0  #: for an idle process to end by itself when its worker has closed the socket
 LONGEST_TEXT = 65_536  #: characters of a log message, and of its traceback
-PORTION = 65_536
+READ_BYTES = 65_536
 CLOSED_HERE = {errno.EBADF, errno.ENOTSOCK}  #: errors of a descriptor that this process closed, or used again
 ANSWER_LOST = 74  #: exit code of a process that cannot answer: an error of input or output, as sysexits.h has it
 
@@ -128,7 +128,7 @@ class _WorkerConnection:
     def _read(self) -> None:
         reader = reader_of_requests()
         try:
-            while data := self._connection.recv(PORTION):
+            while data := self._connection.recv(READ_BYTES):
                 for message in reader.feed(data):
                     if isinstance(message, TellingBegun):
                         self.words.begun.put(message)

@@ -39,8 +39,8 @@ __all__ = [
     "reader_of_requests",
 ]
 
-LIMIT = 128 * 1024 * 1024  #: bytes of a body; a longer one is refused before it is read
-HEAD = 4
+BODY_LIMIT = 128 * 1024 * 1024  #: bytes of a body; a longer one is refused before it is read
+HEAD_BYTES = 4
 
 RaisedKind: TypeAlias = Literal["error", "snooze", "retry_later", "reject", "lease_lost", "unencodable"]
 M = TypeVar("M")
@@ -156,9 +156,9 @@ def encode_frame(
     :raises FrameError: it is too long.
     """
     body = msgspec.msgpack.encode(message)
-    if len(body) > LIMIT:
-        raise FrameError(f"a message of {len(body)} bytes; the limit is {LIMIT}")
-    return len(body).to_bytes(HEAD, "big") + body
+    if len(body) > BODY_LIMIT:
+        raise FrameError(f"a message of {len(body)} bytes; the limit is {BODY_LIMIT}")
+    return len(body).to_bytes(HEAD_BYTES, "big") + body
 
 
 class FrameReader(Generic[M]):
@@ -174,14 +174,14 @@ class FrameReader(Generic[M]):
         :raises FrameError: the bytes are no frames; the reader is of no use any more.
         """
         self._buffer += data
-        while len(self._buffer) >= HEAD:
-            length = int.from_bytes(self._buffer[:HEAD], "big")
-            if length > LIMIT:
-                raise FrameError(f"the head of a frame says {length} bytes; the limit is {LIMIT}")
-            if len(self._buffer) < HEAD + length:
+        while len(self._buffer) >= HEAD_BYTES:
+            length = int.from_bytes(self._buffer[:HEAD_BYTES], "big")
+            if length > BODY_LIMIT:
+                raise FrameError(f"the head of a frame says {length} bytes; the limit is {BODY_LIMIT}")
+            if len(self._buffer) < HEAD_BYTES + length:
                 return
-            body = bytes(self._buffer[HEAD : HEAD + length])
-            del self._buffer[: HEAD + length]
+            body = bytes(self._buffer[HEAD_BYTES : HEAD_BYTES + length])
+            del self._buffer[: HEAD_BYTES + length]
             yield self._decode(body)
 
     def _decode(self, body: bytes) -> M:

@@ -43,8 +43,8 @@ __all__ = ["ChildProcess", "ProcessError", "Take", "how"]
 
 OUTPUT = "taskcore.process"  #: the logger of what processes print
 
-PORTION = 65_536
-AT_ONCE = 16  #: portions of output that are read in a row, before the protocol has its turn
+READ_BYTES = 65_536
+READS_IN_A_ROW = 16  #: portions of output that are read in a row, before the protocol has its turn
 LOOK_AFTER = 1.0  #: seconds between two looks whether a process has ended, where the system cannot tell
 TIME_TO_END = 1.0  #: seconds for a process to end after it has closed its socket
 TIME_TO_CLOSE = 3.0  #: seconds for an idle process to end by itself when its worker stops
@@ -222,7 +222,7 @@ class ChildProcess(threading.Thread):
     def _read_protocol(self) -> bool:
         """Read what the process has sent, and return False at the end of the stream."""
         try:
-            data = self._connection.recv(PORTION)
+            data = self._connection.recv(READ_BYTES)
         except BlockingIOError:
             return True
         except OSError:
@@ -240,9 +240,9 @@ class ChildProcess(threading.Thread):
 
     def _read_output(self) -> bool:
         """Read what the process has printed, but not without end, and return False at the end."""
-        for _ in range(AT_ONCE):
+        for _ in range(READS_IN_A_ROW):
             try:
-                data = os.read(self._output, PORTION)
+                data = os.read(self._output, READ_BYTES)
             except BlockingIOError:
                 return True
             if not data:

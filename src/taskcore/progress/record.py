@@ -23,7 +23,7 @@ from taskcore.toolkit.urls import mask_text
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
-    "KEPT",
+    "KEPT_AFTER_CHANGE",
     "LINE_LIMIT",
     "JobLog",
     "JobLogLine",
@@ -46,7 +46,7 @@ __all__ = [
 
 Quantity: TypeAlias = int | float
 
-KEPT = 86_400.0  #: seconds for which both are kept after the last change; longer, if results are
+KEPT_AFTER_CHANGE = 86_400.0  #: seconds for which both are kept after the last change; longer, if results are
 LINE_LIMIT = 4_096  #: characters of one line of a log
 FIRST_BYTES, LAST_BYTES = 16_384, 49_152  #: of the first and of the last lines that are kept
 FIRST_LINES, LAST_LINES = 200, 800

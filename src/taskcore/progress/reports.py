@@ -14,7 +14,7 @@ import anyio.lowlevel
 from taskcore.errors import NotRunning
 from taskcore.progress.handles import Progress
 from taskcore.progress.record import (
-    KEPT,
+    KEPT_AFTER_CHANGE,
     KeptLines,
     StoredLine,
     StoredProgress,
@@ -56,7 +56,7 @@ class JobReports:
         self._store = store
         self._token = token
         self._attempt, self._fence = attempt, fence
-        self._keep = max(KEPT, kept or 0.0)
+        self._keep = max(KEPT_AFTER_CHANGE, kept or 0.0)
         self._mark = token_hex(3)
         self._progress: _ProgressSheet | None = None
         self._log: _LogSheet | None = None

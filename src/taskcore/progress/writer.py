@@ -1,7 +1,7 @@
 """The writer: carries what running jobs tell into the store, all jobs of an app in one batch, about once a second.
 
     first      at once
-    then       what has changed, every INTERVAL
+    then       what has changed, every WRITE_EVERY
     at the end of the start, before its outcome is settled
 
 A write expects the version that this start wrote last. A conflict shows what stands there: of an earlier start it is
@@ -27,11 +27,11 @@ __all__ = ["Reports", "Sheet", "Writer", "writer_of"]
 
 log = logger("taskcore.progress")
 
-INTERVAL = 1.0  #: seconds between two batches
-LINGER = 0.02  #: seconds for which the first words of several jobs are gathered
-BATCH = 500  #: callers whose sheets are written together
-TOGETHER = 200  #: records in one write; a log may be large
-CONFLICTS = 5  #: writes of one record in a row; two starts of a job meet no more often
+WRITE_EVERY = 1.0  #: seconds between two batches
+GATHER_FOR = 0.02  #: seconds for which the first words of several jobs are gathered
+CALLERS_PER_BATCH = 500  #: callers whose sheets are written together
+RECORDS_PER_WRITE = 200  #: records in one write; a log may be large
+WRITE_TRIES = 5  #: writes of one record in a row; two starts of a job meet no more often
 FINAL_TRIES, FINAL_PAUSE = 3, 0.2  #: at the end of a job, while the store cannot be reached
 
 
@@ -87,7 +87,7 @@ class Writer:
         self._open: dict[Reports, None] = {}
         self._runs = False
         self._new = anyio.Event()
-        self._commits = GroupCommit[Sequence[Sheet], None](self._commit, limit=BATCH)
+        self._commits = GroupCommit[Sequence[Sheet], None](self._commit, limit=CALLERS_PER_BATCH)
         self._detached = Detached()
         self._troubled = False
         self._in_flight: frozenset[Sheet] = frozenset()
@@ -129,12 +129,12 @@ class Writer:
 
     async def _run(self) -> None:
         """Write until no job tells anything more."""
-        next_tick, known = anyio.current_time() + INTERVAL, set[Sheet]()
+        next_tick, known = anyio.current_time() + WRITE_EVERY, set[Sheet]()
         try:
             while self._open:
                 with anyio.CancelScope(deadline=next_tick):
                     await self._new.wait()
-                    await anyio.sleep(LINGER)
+                    await anyio.sleep(GATHER_FOR)
                 now, self._new = anyio.current_time(), anyio.Event()
                 is_tick = now >= next_tick
                 sheets = {sheet for reports in self._open for sheet in reports.sheets}
@@ -143,7 +143,7 @@ class Writer:
                 if due:
                     await self._try(due)
                 if is_tick:
-                    next_tick = now + INTERVAL
+                    next_tick = now + WRITE_EVERY
         finally:
             self._runs = False
 
@@ -165,20 +165,20 @@ class Writer:
         due = list(dict.fromkeys(sheet for batch in batches for sheet in batch if sheet.is_due))
         self._in_flight = frozenset(due)
         try:
-            for _ in range(CONFLICTS):
+            for _ in range(WRITE_TRIES):
                 if not due:
                     break
                 due = await self._put(due)
         finally:
             self._in_flight = frozenset()
         for sheet in due:
-            log.warning("the record %s was another one at each of %d writes; trying again", sheet.name, CONFLICTS)
+            log.warning("the record %s was another one at each of %d writes; trying again", sheet.name, WRITE_TRIES)
         return [None] * len(batches)
 
     async def _put(self, due: Sequence[Sheet]) -> list[Sheet]:
         """Write sheets, and return those that met another record."""
-        if len(due) > TOGETHER:
-            parts = [due[start : start + TOGETHER] for start in range(0, len(due), TOGETHER)]
+        if len(due) > RECORDS_PER_WRITE:
+            parts = [due[start : start + RECORDS_PER_WRITE] for start in range(0, len(due), RECORDS_PER_WRITE)]
             return [again for part in parts for again in await self._put(part)]
         writes = [Write(key=one.name, value=one.take(), expect=one.expect, keep=one.keep) for one in due]
         try:

@@ -22,11 +22,11 @@ __all__ = ["ClockCheck", "ClockDifference", "clock_differences", "fires_somewher
 
 log = logger("taskcore.schedules")
 
-TOLD, AHEAD = "schedules/clock", "schedules/ahead"  #: names of records
-TELL_EVERY = 60.0  #: seconds between two tellings of one instance
-WORTH_TELLING = 500  #: milliseconds of difference
-KEPT = 600.0  #: seconds for which a difference is remembered
-PAUSE = 5.0  #: seconds until a store that cannot be reached is tried again
+CLOCK_RECORD, AHEAD_RECORD = "schedules/clock", "schedules/ahead"  #: names of records
+WRITE_EVERY = 60.0  #: seconds between two tellings of one instance
+SMALLEST_DIFFERENCE = 500  #: milliseconds of difference
+DIFFERENCE_KEPT = 600.0  #: seconds for which a difference is remembered
+RETRY_PAUSE = 5.0  #: seconds until a store that cannot be reached is tried again
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -70,27 +70,27 @@ class ClockCheck:
         while True:
             try:
                 value = _encode(_Told(self._instance, self._now()))
-                await self._store.put(TOLD, value, expect=ANY, keep=KEPT)
+                await self._store.put(CLOCK_RECORD, value, expect=ANY, keep=DIFFERENCE_KEPT)
             except TaskcoreError as error:
                 log.debug("the time of this instance is not told: %s", error)
-            await anyio.sleep(TELL_EVERY)
+            await anyio.sleep(WRITE_EVERY)
 
     async def compare(self) -> None:
         """Compare what others tell until cancelled."""
         while True:
             try:
-                async with self._store.watch(TOLD) as records:
+                async with self._store.watch(CLOCK_RECORD) as records:
                     async for record in records:
                         await self._compare(_decode_told(record.value))
             except (TaskcoreError, msgspec.MsgspecError) as error:
                 log.debug("clocks are not compared: %s", error)
-            await anyio.sleep(PAUSE)
+            await anyio.sleep(RETRY_PAUSE)
 
     async def _compare(self, told: _Told) -> None:
         seconds = round((told.at - self._now()) / 1000, 1)
         if (
             told.instance == self._instance
-            or seconds * 1000 < WORTH_TELLING
+            or seconds * 1000 < SMALLEST_DIFFERENCE
             or self._known.get(told.instance) == seconds
         ):
             return
@@ -99,20 +99,20 @@ class ClockCheck:
             "the clock of %s is ahead of this one by %.1f s, so it fires schedules early; synchronise the clocks",
             told.instance, seconds,
         )  # fmt: skip
-        found = await self._store.get(AHEAD)
+        found = await self._store.get(AHEAD_RECORD)
         known = {} if found is None else _decode_ahead(found.value)
         known[told.instance] = ClockDifference(told.instance, self._instance, seconds)
-        await self._store.put(AHEAD, _encode(known), expect=ANY, keep=KEPT)
+        await self._store.put(AHEAD_RECORD, _encode(known), expect=ANY, keep=DIFFERENCE_KEPT)
 
 
 async def fires_somewhere(store: Store) -> bool:
     """Tell whether an instance that fires schedules has told its time within the last ten minutes."""
-    return await store.get(TOLD) is not None
+    return await store.get(CLOCK_RECORD) is not None
 
 
 async def clock_differences(store: Store) -> list[ClockDifference]:
     """Read which instances were ahead of others within the last ten minutes."""
-    found = await store.get(AHEAD)
+    found = await store.get(AHEAD_RECORD)
     try:
         return [] if found is None else list(_decode_ahead(found.value).values())
     except msgspec.MsgspecError:

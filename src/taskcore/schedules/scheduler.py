@@ -40,13 +40,13 @@ __all__ = ["Scheduler"]
 
 log = logger("taskcore.schedules")
 
-BATCH = 500  #: schedules that share their round trips
-NAP = 1.0  #: seconds between two looks at the clock, which may jump
+SCHEDULES_PER_BATCH = 500  #: schedules that share their round trips
+CLOCK_CHECK_EVERY = 1.0  #: seconds between two looks at the clock, which may jump
 INDEX_EVERY, SWEEP_EVERY = 30_000, 600_000  #: milliseconds between two reads of the index, and of all records
 OUTAGE_PAUSE = 1.0  #: seconds until a store that cannot be reached is tried again
 UNKNOWN_AFTER = 60_000  #: milliseconds after which the log names a due schedule of an unknown task
-LATER = 60_000  #: milliseconds until a schedule that cannot fire here is looked at again
-INSIST = 30_000  #: milliseconds for which a tick that runs at most once is tried again while the broker refuses it
+RECHECK_AFTER = 60_000  #: milliseconds until a schedule that cannot fire here is looked at again
+RETRY_REFUSED_FOR = 30_000  #: milliseconds for which a refused tick that runs at most once is tried again
 RETIRE_AFTER = 3_600_000  #: milliseconds after which a schedule that no program declares is retired
 
 
@@ -126,7 +126,7 @@ class Scheduler:
             await self._look(due)
             return
         soonest = min(self._read_index_at, self._sweep_at, *(time for time, _ in self._heap[:1]))
-        with anyio.move_on_after(min(max((soonest - now) / 1000, 0.0), NAP)):
+        with anyio.move_on_after(min(max((soonest - now) / 1000, 0.0), CLOCK_CHECK_EVERY)):
             await self._changed.wait()
 
     async def _listen(self) -> None:
@@ -162,7 +162,7 @@ class Scheduler:
 
     def _pop(self, now: int) -> list[str]:
         due: list[str] = []
-        while self._heap and self._heap[0][0] <= now and len(due) < BATCH:
+        while self._heap and self._heap[0][0] <= now and len(due) < SCHEDULES_PER_BATCH:
             time, schedule = heapq.heappop(self._heap)
             if self._looks.get(schedule) == time:
                 self._looks[schedule] = None
@@ -190,7 +190,7 @@ class Scheduler:
                 decisions.append((one, decide(one.record, now, last_over=over.get(one.record.id, True))))
             except TaskcoreError as error:
                 log.error("schedule %s does not fire: %s", one.record.id, error)  # noqa: TRY400 - the text says it all
-                self._plan(one.record.id, now + LATER)
+                self._plan(one.record.id, now + RECHECK_AFTER)
         won = await self._claim(decisions, now)
         ticks = [ToPublish(one.record, claim) for one, decision in won for claim in self._to_publish(decision, now)]
         if ticks:
@@ -211,7 +211,7 @@ class Scheduler:
         if task is not None and task.contract.version >= record.call.version:
             return True
         now = self._now()
-        self._plan(record.id, now + LATER)
+        self._plan(record.id, now + RECHECK_AFTER)
         decision = decide(record, now - UNKNOWN_AFTER, last_over=True)
         if decision.fire and now - self._told.get(record.id, 0) >= UNKNOWN_AFTER:
             self._told[record.id] = now
@@ -285,7 +285,9 @@ class Scheduler:
         claims = [*decision.fire, *decision.again]
         if decision.record.call.at_most_once:
             claims += [
-                claim for claim in decision.record.open if claim.id in self._unsent and now - claim.since < INSIST
+                claim
+                for claim in decision.record.open
+                if claim.id in self._unsent and now - claim.since < RETRY_REFUSED_FOR
             ]
         return claims
 

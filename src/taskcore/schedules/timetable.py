@@ -22,7 +22,7 @@ from taskcore.toolkit.units import Duration, seconds_of, shorten_repr, show_dura
 
 __all__ = ["Instants", "Timetable", "Timing", "fires_at", "instants_of", "make_timetable", "upcoming"]
 
-SHORTEST = 1_000  #: milliseconds of the shortest period
+SHORTEST_PERIOD = 1_000  #: milliseconds of the shortest period
 
 
 class Timing(TypedDict, total=False):
@@ -248,7 +248,7 @@ def _every(schedule: str, given: Duration | None) -> int | None:
     if given is None:
         return None
     every = _milliseconds("every", given)
-    if every < SHORTEST:
+    if every < SHORTEST_PERIOD:
         raise InvalidSetting(
             f"schedule {schedule}: every={shorten_repr(given)} is under a second",
             fix="give a second or more; for more often, let one job do several rounds",

@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from taskcore.supervisor.health import Health
 from taskcore.supervisor.leaks import LeakedThreads, leaked_text
 from taskcore.supervisor.memory import occupied
-from taskcore.supervisor.messages import BEAT, Order, WorkerReport
+from taskcore.supervisor.messages import REPORT_EVERY, Order, WorkerReport
 from taskcore.supervisor.orders import SupervisorLine
 from taskcore.supervisor.spawning import release_interrupts
 from taskcore.toolkit.logging import logger
@@ -20,14 +20,14 @@ from taskcore.toolkit.stop_limit import StopLimit
 from taskcore.worker.signals import received_signals, stop_on_signals
 from taskcore.worker.worker import Worker
 
-__all__ = ["LEAKED", "Attendant", "SupervisedAttendant"]
+__all__ = ["LEAKED_EXIT_CODE", "Attendant", "SupervisedAttendant"]
 
 log = logger("taskcore.worker")
 
-LEAKED = 6  #: exit code of a worker that has ended because too many of its threads have leaked
+LEAKED_EXIT_CODE = 6  #: exit code of a worker that has ended because too many of its threads have leaked
 
 #: the events with which a job ends in a worker that has run it
-ENDINGS = ("job.succeeded", "job.retried", "job.buried", "job.cancelled", "job.deferred", "job.failed")
+ENDED_EVENTS = ("job.succeeded", "job.retried", "job.buried", "job.cancelled", "job.deferred", "job.failed")
 
 
 class Attendant:
@@ -56,19 +56,19 @@ class Attendant:
             leaked = self._count_leaked()
             if self._max_leaked is not None and leaked > self._max_leaked and not self.code:
                 self._end_leaking(leaked)
-            await anyio.sleep(BEAT)
+            await anyio.sleep(REPORT_EVERY)
 
     def _count_leaked(self) -> int:
         return self._leaked_threads.note(self._worker.leaked_threads if self._worker is not None else 0)
 
     def _end_leaking(self, leaked: int) -> None:
-        self.code = LEAKED
+        self.code = LEAKED_EXIT_CODE
         log.error(
             "this worker stops: %s, max_leaked_threads is %d. Threads end only with their process: it ends with exit "
             "code %d, for whatever supervises it to start it anew. Give blocking calls time limits of their own",
             leaked_text(leaked),
             self._max_leaked,
-            LEAKED,
+            LEAKED_EXIT_CODE,
         )
         self.finish()
         self.limit.begin()
@@ -82,7 +82,7 @@ class Attendant:
         """Tell how it is; may be called in any thread."""
         worker = self._worker
         late = time.monotonic() - self._beat
-        if late > within + BEAT:
+        if late > within + REPORT_EVERY:
             return Health(live=False, ready=False, why=f"the event loop has been blocked for {late:.1f} s")
         ready = worker is not None and worker.is_receiving
         return Health(live=True, ready=ready, why="" if ready else "it does not receive")
@@ -132,7 +132,7 @@ class SupervisedAttendant(Attendant):
         try:
             while True:
                 self._line.report(self._measure())
-                await anyio.sleep(BEAT)
+                await anyio.sleep(REPORT_EVERY)
         finally:
             self._line.report(self._measure())
 
@@ -147,7 +147,7 @@ class SupervisedAttendant(Attendant):
             ready=worker is not None and worker.is_receiving,
             running=running,
             utilisation=min(1.0, max(core, slots)),
-            ended=sum(counters.get(event, 0) for event in ENDINGS),
+            ended=sum(counters.get(event, 0) for event in ENDED_EVENTS),
             memory=occupied(),
             leaked=self._count_leaked(),
             counters=dict(counters),

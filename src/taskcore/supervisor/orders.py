@@ -17,7 +17,7 @@ from taskcore.toolkit.stop_limit import StopLimit
 
 __all__ = ["SupervisorLine"]
 
-PORTION = 4096
+READ_BYTES = 4096
 
 
 class SupervisorLine:
@@ -50,7 +50,7 @@ class SupervisorLine:
         lines = Lines()
         while True:
             try:
-                data = self._connection.recv(PORTION)
+                data = self._connection.recv(READ_BYTES)
             except OSError:
                 data = b""
             if not data:

@@ -19,7 +19,7 @@ __all__ = ["SupervisedProcess"]
 
 log = logger("taskcore.supervisor")
 
-PORTION = 65_536
+READ_BYTES = 65_536
 
 
 class SupervisedProcess:
@@ -74,7 +74,7 @@ class SupervisedProcess:
         lines = Lines()
         while True:
             try:
-                data = self._connection.recv(PORTION)
+                data = self._connection.recv(READ_BYTES)
             except BlockingIOError:
                 await anyio.wait_readable(self._connection)
                 continue

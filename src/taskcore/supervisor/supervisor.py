@@ -27,7 +27,7 @@ __all__ = ["Supervisor", "SupervisorOptions"]
 log = logger("taskcore.supervisor")
 
 LOOK_EVERY = 0.25  #: seconds between two looks at the limits and at what is due
-REFUSALS = (
+REFUSAL_CODES = (
     2,
     3,
     4,
@@ -182,7 +182,7 @@ class Supervisor:
                 self._explain(process, process.code or 0)
 
     def _explain(self, process: SupervisedProcess, code: int) -> None:
-        if not process.was_ready and code in REFUSALS and not self.ready.is_set():
+        if not process.was_ready and code in REFUSAL_CODES and not self.ready.is_set():
             self._give_up(code, "the worker cannot start; it has said why")
             return
         why = describe(code, process.report.memory, out_of_memory=self._out_of_memory.has_struck())

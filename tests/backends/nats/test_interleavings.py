@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import pytest
 
-from taskcore.backends.nats.delays import TRIES, next_step
+from taskcore.backends.nats.delays import MOVE_TRIES, next_step
 from taskcore.connections.nats import Reply
 
 NO_BYTES, ORIGINAL, MOVED = 0, 1, 3  #: numbers of what may stand in the ready part; the copy is number 2
@@ -101,7 +101,7 @@ def timer_steps(state: State, index: int, rule: Rule, first: int, *, errs: bool)
             step = rule(answer, timer.expected)
             if step == "end":
                 yield with_timer(after, Timer("end"))
-            elif isinstance(step, int) and timer.tries + 1 < TRIES:
+            elif isinstance(step, int) and timer.tries + 1 < MOVE_TRIES:
                 yield with_timer(after, Timer("move", step, timer.tries + 1))
             else:
                 yield with_timer(after, Timer())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from taskcore.backend import DUPLICATE, STORED, Outgoing, Published, Refused, Uncertain
 from taskcore.backends.limits import too_large
-from taskcore.backends.nats.layout import FAMILY, QueueStream, QueueStreams
+from taskcore.backends.nats.layout import FAMILY_LEVEL, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import at, job_token
 from taskcore.connections.jetstream_limits import LimitReached, way_out
 from taskcore.connections.nats import Message, NatsLink, Reply
@@ -50,7 +50,7 @@ async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoin
 
 async def _store(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: JobAnswers) -> None:
     """Store the jobs that have no answer yet."""
-    messages, places, family = [], list[int](), link.level >= FAMILY
+    messages, places, family = [], list[int](), link.level >= FAMILY_LEVEL
     unmade: dict[str, Refused] = {}
     for index, job in enumerate(batch):
         answers[index] = answers[index] or unmade.get(job.queue)

@@ -18,7 +18,7 @@ from typing import Self, TypeAlias
 from taskcore.backend import Delivery, VerdictRefused
 from taskcore.backends.limits import NoRoom
 from taskcore.backends.nats.consumer import Receipt, hand_out_in
-from taskcore.backends.nats.layout import FAMILY, QueueStreams
+from taskcore.backends.nats.layout import FAMILY_LEVEL, QueueStreams
 from taskcore.backends.nats.messages import Packed, letter
 from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, expecting, found_by, waiting
 from taskcore.connections.jetstream_limits import LimitReached, way_out
@@ -139,7 +139,7 @@ class NatsSettler:
         A write before NATS 2.11 can expect something of its own subject only. It is refused because of a scheduled job
         that is older than the one in hand, although nothing speaks against it.
         """
-        if self._link.level >= FAMILY:
+        if self._link.level >= FAMILY_LEVEL:
             return
         expected = dict.fromkeys((index for index, (_, verdict) in enumerate(writing) if _is_later(verdict)), 0)
         for _ in range(LEFTOVER_TRIES):
@@ -186,7 +186,7 @@ class NatsSettler:
                 headers += b"Tc-Handed: %d\r\n" % receipt.redeliveries
             headers += b"Nats-Msg-Id: %b\r\n%b" % (identity, expecting(standing))
             return Message(receipt.subject, body, headers)
-        if self._link.level >= FAMILY:
+        if self._link.level >= FAMILY_LEVEL:
             headers += expecting(standing, stream.either_bytes + token)
         else:
             headers += expecting(leftover or 0)

@@ -38,7 +38,7 @@ CHECKED: Final = (
     "num_replicas",
     "storage",
 )
-VERSIONS: Final = 8  #: messages of a subject, at most: the record, and versions that the store has not deleted yet
+KEPT_VERSIONS: Final = 8  #: messages of a subject, at most: the record, and versions that the store has not deleted yet
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]{1,200}")
 
 
@@ -52,7 +52,7 @@ async def make_stream(link: NatsLink, name: str, subjects: str) -> dict[str, Any
         link,
         name,
         [subjects],
-        max_msgs_per_subject=VERSIONS,
+        max_msgs_per_subject=KEPT_VERSIONS,
         max_bytes=-1,
         max_age=0 if native else MAX_AGE,
         allow_direct=True,

@@ -34,7 +34,7 @@ R = TypeVar("R")
 WRITING = "write records"  #: the purpose of the connection
 SCRIPT_WRITES = 250  #: writes in one script, which holds the server up for about half a millisecond
 SCRIPT_BYTES = 4_000_000  #: bytes in one script
-UNTOLD: Final = 2  #: the script's answer in the place of a record that has to be read
+READ_SEPARATELY: Final = 2  #: the script's answer in the place of a record that has to be read
 UNREAD: Final = "Protocol error"  #: the server's answer to a command that it does not read to its end
 NOT_ALLOWED: Final = (
     "unknown command",
@@ -186,8 +186,8 @@ async def _carry_out(
     [replies] = await link.run(WRITING, script, keys, arguments)
     shown = link.options.shown
     answers = [_answer(reply, version, name, shown) for reply, version, name in zip(replies, new, keys, strict=True)]
-    if UNTOLD in replies:
-        untold = [index for index, reply in enumerate(replies) if reply == UNTOLD]
+    if READ_SEPARATELY in replies:
+        untold = [index for index, reply in enumerate(replies) if reply == READ_SEPARATELY]
         found = await read(link, WRITING, names, [writes[index].key for index in untold])
         for index, record in zip(untold, found, strict=True):
             answers[index] = record if isinstance(record, Failure) else Conflict(record)
@@ -204,7 +204,7 @@ def _answer(reply: Any, version: str, name: str, shown: str) -> PutAnswer:
     """Read the script's answer about one write; see there."""
     if reply == 1:
         return version
-    if reply is None or reply == UNTOLD:
+    if reply is None or reply == READ_SEPARATELY:
         return Conflict(None)
     if reply == 0:
         return ""

@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 SIZE_LIMITS = ("proto-max-bulk-len", "client-query-buffer-limit")  #: settings of the server, in bytes
 LARGEST_VALUE = 512 * 1024 * 1024  #: bytes that a server takes unless it is set otherwise
-SMALL = 64 * 1024  #: bytes of a value for which no server ends a connection
+SMALL_VALUE = 64 * 1024  #: bytes of a value for which no server ends a connection
 BESIDE_THE_VALUE = 1_024  #: bytes of a record that are left for its version, and of a buffer for the command
 BATCH_CALLERS = 200  #: callers whose reads, or whose writes, share a batch
 
@@ -112,7 +112,7 @@ class RedisStore:
         try:
             return _whole(await self._in_time(self._writes, writes))
         except ReplyLost:
-            self._cut_off = any(write.value and len(write.value) > SMALL for write in writes)
+            self._cut_off = any(write.value and len(write.value) > SMALL_VALUE for write in writes)
             raise
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
