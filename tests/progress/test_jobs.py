@@ -334,7 +334,7 @@ async def test_a_watcher_that_leaves_is_forgotten(parts):
 
 
 async def test_without_a_store_the_first_use_says_so():
-    """Telling and reading raise at once, and the text names what to do."""
+    """Reporting and reading raise at once, and the text names what to do."""
     app = App("memory://", store="none", clock=clock, retry=None)
     errors = []
 

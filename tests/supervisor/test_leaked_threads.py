@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskcore.supervisor.leaks import LOOKS_IN_A_ROW, LeakedThreads
+from taskcore.supervisor.leaked_threads import LOOKS_IN_A_ROW, LeakedThreads
 from tests.support.command import eventually, is_running
 
 pytestmark = pytest.mark.timeout(120)

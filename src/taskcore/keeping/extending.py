@@ -14,7 +14,7 @@ import anyio
 from taskcore.envelope import decode_envelope
 from taskcore.errors import BrokerUnavailable
 from taskcore.keeping.notes import Note, read_notes
-from taskcore.keeping.process import WorkerWatch
+from taskcore.keeping.program import WorkerWatch
 from taskcore.keeping.seam import Extender
 from taskcore.records.keys import Acquired, IdempotencyKeys, decode_key_record
 

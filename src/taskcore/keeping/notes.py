@@ -16,7 +16,7 @@ from typing import IO
 
 import msgspec
 
-from taskcore.keeping.process import DATA, HALF_BYTES, MAX_LIFELINES, SETTINGS, SIZE, UNSENT, Layout
+from taskcore.keeping.program import DATA, HALF_BYTES, MAX_LIFELINES, SETTINGS, SIZE, UNSENT, Layout
 
 __all__ = ["KeyNote", "Note", "Notes", "read_notes"]
 
@@ -74,7 +74,7 @@ class Notes:
         return Layout.read(self._memory).kept
 
     def beat(self, now: float, since: float, ends: float) -> None:
-        """Say that this worker's threads run; see :class:`taskcore.keeping.process.Layout`."""
+        """Say that this worker's threads run; see :class:`taskcore.keeping.program.Layout`."""
         DOUBLES.pack_into(self._memory, 0, now, since, ends)
 
     def add(self, note: Note) -> bool:

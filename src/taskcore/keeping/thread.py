@@ -22,8 +22,8 @@ from anyio.lowlevel import current_token
 
 from taskcore.backend import Source
 from taskcore.components import Components
-from taskcore.keeping.launch import KeeperProcess, KeepingTimes, innermost
-from taskcore.keeping.places import blocking_place, holding_place
+from taskcore.keeping.blocking_lines import blocking_place, holding_place
+from taskcore.keeping.keeper_process import KeeperProcess, KeepingTimes, innermost
 from taskcore.keeping.seam import Extender, IssuesTickets, LendsExtenders, MadeOfURL
 from taskcore.records.keys import IdempotencyKeys
 from taskcore.toolkit.logging import logger

@@ -40,13 +40,13 @@ from taskcore.processes.frames import (
     LogLine,
     PerformJob,
     RaisedKind,
+    ReportBegun,
     StartProcess,
-    TellingBegun,
     encode_frame,
     reader_of_requests,
 )
+from taskcore.processes.progress_sender import ProgressSender
 from taskcore.processes.restore import restored, run_in_own_context
-from taskcore.processes.words import Words
 from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.error_records import describe
 from taskcore.worker.runners.values import FINISHED, finish_without_loop
@@ -77,7 +77,7 @@ def main(descriptor: int) -> None:
         if os.getpid() != worker.owner:
             os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
         _flush()
-        worker.words.end()
+        worker.sender.end()
         worker.answer(answer)
     if (children := sys.modules.get("taskcore.dependencies.children")) is not None:
         children.close_in_process()
@@ -90,7 +90,7 @@ class _WorkerConnection:
     def __init__(self, connection: socket.socket) -> None:
         self.owner = os.getpid()
         self.requests: SimpleQueue[Any] = SimpleQueue()
-        self.words = Words(self._send)
+        self.sender = ProgressSender(self._send)
         self._connection = connection
         connection.set_inheritable(False)
         self._lock = threading.RLock()
@@ -130,8 +130,8 @@ class _WorkerConnection:
         try:
             while data := self._connection.recv(READ_BYTES):
                 for message in reader.feed(data):
-                    if isinstance(message, TellingBegun):
-                        self.words.begun.put(message)
+                    if isinstance(message, ReportBegun):
+                        self.sender.begun.put(message)
                         continue
                     self._busy = isinstance(message, PerformJob)
                     self.requests.put(message)
@@ -247,7 +247,7 @@ def _perform(job: PerformJob, worker: _WorkerConnection) -> JobAnswer:
         holding = msgspec.json.decode(job.holding, type=HeldKey | None)
         trail = decode_trail(job.trail)
         running.set(
-            Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding, None, worker.words)
+            Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding, None, worker.sender)
         )
         if envelope.soft_timeout is not None:
             limited: Task[..., Any] = importlib.import_module("taskcore.soft_timeouts").limited_call(

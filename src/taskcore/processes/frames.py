@@ -4,10 +4,10 @@
 
     worker → process   StartProcess   once, before everything else
                        PerformJob     one job; the next one follows its answer
-                       TellingBegun   the answer to BeginTelling
+                       ReportBegun    the answer to BeginReport
     process → worker   LogLine        any number, at any time
-                       BeginTelling   the job's first word of its progress or its log; it waits for the answer
-                       Told           what it tells, any number until its answer
+                       BeginReport    before the job's first progress or log line; it waits for the answer
+                       ProgressReport the progress and the log lines, any number until the job's answer
                        JobReturned    the answer: the encoded result
                        JobRaised      the answer: the error, as text and as the rule book needs it
 
@@ -22,7 +22,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 
 __all__ = [
-    "BeginTelling",
+    "BeginReport",
     "FrameError",
     "FrameReader",
     "JobAnswer",
@@ -30,10 +30,10 @@ __all__ = [
     "JobReturned",
     "LogLine",
     "PerformJob",
+    "ProgressReport",
     "RaisedKind",
+    "ReportBegun",
     "StartProcess",
-    "TellingBegun",
-    "Told",
     "encode_frame",
     "reader_of_answers",
     "reader_of_requests",
@@ -92,13 +92,13 @@ class LogLine(msgspec.Struct, frozen=True, tag=True):
     function: str = ""
 
 
-class BeginTelling(msgspec.Struct, frozen=True, tag=True):
+class BeginReport(msgspec.Struct, frozen=True, tag=True):
     """The function tells of its progress or its log from now on; or it asks where the last attempt was."""
 
     resume: bool = False
 
 
-class TellingBegun(msgspec.Struct, frozen=True, tag=True):
+class ReportBegun(msgspec.Struct, frozen=True, tag=True):
     """The worker is ready.
 
     :param saved: the record of the last attempt's progress; empty without one.
@@ -110,7 +110,7 @@ class TellingBegun(msgspec.Struct, frozen=True, tag=True):
     needs_store: bool = False
 
 
-class Told(msgspec.Struct, frozen=True, tag=True):
+class ProgressReport(msgspec.Struct, frozen=True, tag=True):
     """What the function has told since: the record of its progress, if it has changed, and lines with their times."""
 
     progress: bytes = b""
@@ -149,7 +149,7 @@ JobAnswer: TypeAlias = JobReturned | JobRaised
 
 
 def encode_frame(
-    message: StartProcess | PerformJob | TellingBegun | LogLine | BeginTelling | Told | JobAnswer,
+    message: StartProcess | PerformJob | ReportBegun | LogLine | BeginReport | ProgressReport | JobAnswer,
 ) -> bytes:
     """Encode the frame of a message.
 
@@ -193,9 +193,9 @@ class FrameReader(Generic[M]):
 
 def reader_of_answers() -> FrameReader[Any]:
     """Make the reader for the worker's end."""
-    return FrameReader(msgspec.msgpack.Decoder(LogLine | BeginTelling | Told | JobReturned | JobRaised))
+    return FrameReader(msgspec.msgpack.Decoder(LogLine | BeginReport | ProgressReport | JobReturned | JobRaised))
 
 
 def reader_of_requests() -> FrameReader[Any]:
     """Make the reader for the process's end."""
-    return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob | TellingBegun))
+    return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob | ReportBegun))

@@ -28,12 +28,12 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from taskcore.processes.frames import (
-    BeginTelling,
+    BeginReport,
     FrameError,
     JobAnswer,
     LogLine,
-    TellingBegun,
-    Told,
+    ProgressReport,
+    ReportBegun,
     encode_frame,
     reader_of_answers,
 )
@@ -61,7 +61,7 @@ _OPEN: WeakSet[ChildProcess] = WeakSet()
 
 
 #: Takes what a function tells before its end; ``reply`` sends a message to its process.
-Take: TypeAlias = "Callable[[BeginTelling | Told, Callable[[TellingBegun], Awaitable[None]]], None]"
+Take: TypeAlias = "Callable[[BeginReport | ProgressReport, Callable[[ReportBegun], Awaitable[None]]], None]"
 
 
 class _Waiting:
@@ -155,7 +155,7 @@ class ChildProcess(threading.Thread):
         assert waiting.answer is not None  # noqa: S101 - one of the two is there when it has ended
         return waiting.answer
 
-    async def _reply(self, message: TellingBegun) -> None:
+    async def _reply(self, message: ReportBegun) -> None:
         await self._send(encode_frame(message))
 
     async def _send(self, data: bytes) -> None:
@@ -230,7 +230,7 @@ class ChildProcess(threading.Thread):
         for message in self._answers.feed(data):
             if isinstance(message, LogLine):
                 self._log_record(message)
-            elif isinstance(message, BeginTelling | Told):
+            elif isinstance(message, BeginReport | ProgressReport):
                 self._hand_over(message)
             else:
                 self._read_output()  # all that was printed before the answer belongs to this job
@@ -283,7 +283,7 @@ class ChildProcess(threading.Thread):
         waiting.answer, waiting.error = answer, error
         waiting.call(waiting.ended.set)
 
-    def _hand_over(self, message: BeginTelling | Told) -> None:
+    def _hand_over(self, message: BeginReport | ProgressReport) -> None:
         """Give what a function tells to its job; after the end of that it is dropped."""
         waiting = self._waiting
         if waiting is not None:

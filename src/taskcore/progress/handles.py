@@ -1,4 +1,4 @@
-"""``current().progress(…)``: what a running function tells of how far it has got. Telling costs no input or output."""
+"""``current().progress(…)``: how far a running function has got. Reporting costs no input or output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ProgressHost(Protocol):
 
 
 class Progress:
-    """How far the running job has got. Telling changes memory only; the worker writes it about once a second.
+    """How far the running job has got. Reporting changes memory only; the worker writes it about once a second.
 
     :ivar start: the value at which this start of the job began.
     :ivar changed: whether the worker has something to write.
@@ -128,7 +128,7 @@ class Progress:
     # ── resuming ──
 
     def ask_to_resume(self) -> None:
-        """Let the next read of the value go on from the saved position; before the first telling only."""
+        """Let the next read of the value go on from the saved position; before the first report only."""
         if self._resumes is None:
             self._resumes = True
             self.changed = False  # what is saved must not be overwritten before it is read

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from taskcore.errors import BrokerUnavailable, StoreRequired
+from taskcore.progress.current import open_reports
 from taskcore.progress.handles import Progress
 from taskcore.progress.record import StoredProgress, clean_line, decode_progress, encode_progress
 from taskcore.progress.reports import JobReports
-from taskcore.progress.telling import open_reports
 
-__all__ = ["RemoteReports", "TellsWorker", "open_reports", "raise_problem", "saved_bytes", "take"]
+__all__ = ["ProgressChannel", "RemoteReports", "open_reports", "raise_problem", "saved_bytes", "take"]
 
 SEND_FIRST, SEND_EVERY = 0.02, 0.3  #: seconds; less than the worker's own interval
 LINES_PENDING = 1_000  #: lines that wait to be sent; the first one more sends them
 
 
-class TellsWorker(Protocol):
+class ProgressChannel(Protocol):
     """The connection of a process to its worker."""
 
     def begin(self, *, resume: bool) -> bytes:
@@ -41,7 +41,7 @@ class RemoteReports:
     :param fence, attempt: of this start of the job.
     """
 
-    def __init__(self, worker: TellsWorker, *, attempt: int, fence: int) -> None:
+    def __init__(self, worker: ProgressChannel, *, attempt: int, fence: int) -> None:
         self._worker = worker
         self._attempt, self._fence = attempt, fence
         self._progress: Progress | None = None

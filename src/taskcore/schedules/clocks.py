@@ -29,7 +29,7 @@ DIFFERENCE_KEPT = 600.0  #: seconds for which a difference is remembered
 RETRY_PAUSE = 5.0  #: seconds until a store that cannot be reached is tried again
 
 
-class _Told(msgspec.Struct, frozen=True):
+class ClockNote(msgspec.Struct, frozen=True):
     """What time it is, in milliseconds, by the clock of an instance."""
 
     instance: str
@@ -48,7 +48,7 @@ class ClockDifference(msgspec.Struct, frozen=True):
     seconds: float
 
 
-_decode_told = msgspec.json.Decoder(_Told).decode
+_decode_told = msgspec.json.Decoder(ClockNote).decode
 _decode_ahead = msgspec.json.Decoder(dict[str, ClockDifference]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -69,7 +69,7 @@ class ClockCheck:
         """Tell the time until cancelled."""
         while True:
             try:
-                value = _encode(_Told(self._instance, self._now()))
+                value = _encode(ClockNote(self._instance, self._now()))
                 await self._store.put(CLOCK_RECORD, value, expect=ANY, keep=DIFFERENCE_KEPT)
             except TaskcoreError as error:
                 log.debug("the time of this instance is not told: %s", error)
@@ -86,7 +86,7 @@ class ClockCheck:
                 log.debug("clocks are not compared: %s", error)
             await anyio.sleep(RETRY_PAUSE)
 
-    async def _compare(self, told: _Told) -> None:
+    async def _compare(self, told: ClockNote) -> None:
         seconds = round((told.at - self._now()) / 1000, 1)
         if (
             told.instance == self._instance

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["REPORT_EVERY", "Lines", "Order", "WorkerReport", "read_order", "read_report", "write_line"]
+__all__ = ["REPORT_EVERY", "LineReader", "Order", "WorkerReport", "read_order", "read_report", "write_line"]
 
 REPORT_EVERY: Final = 0.5  #: seconds between two reports of a worker process
 
@@ -48,7 +48,7 @@ def write_line(message: Any) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-class Lines:
+class LineReader:
     """Splits a stream into lines."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 import msgspec
 
-from taskcore.supervisor.messages import Lines, Order, WorkerReport, read_report, write_line
+from taskcore.supervisor.messages import LineReader, Order, WorkerReport, read_report, write_line
 from taskcore.supervisor.spawning import start
 from taskcore.toolkit.logging import logger
 
@@ -71,7 +71,7 @@ class SupervisedProcess:
             self._changed()
 
     async def _listen(self) -> None:
-        lines = Lines()
+        lines = LineReader()
         while True:
             try:
                 data = self._connection.recv(READ_BYTES)

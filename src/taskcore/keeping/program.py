@@ -70,7 +70,7 @@ HEAD_LAYOUT: Final = struct.Struct("<5d3Q")
 class WorkerWatch:
     """One worker, watched.
 
-    :ivar settings: see :class:`taskcore.keeping.launch.KeeperProcess`.
+    :ivar settings: see :class:`taskcore.keeping.keeper_process.KeeperProcess`.
     """
 
     def __init__(self, line: socket.socket, notes: int, settings: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskcore.backend import Delivery, Source
-from taskcore.keeping import process
+from taskcore.keeping import program
 from taskcore.keeping.notes import KeyNote, Note, Notes
 from taskcore.keeping.seam import HasLifelines, IssuesTickets, LendsExtenders, Lifeline, MadeOfURL
 from taskcore.records.keys import Acquired
@@ -63,7 +63,7 @@ class KeeperProcess:
             self._lives is not None or (isinstance(backend, LendsExtenders) and isinstance(backend, MadeOfURL))
         )
 
-    # ── telling ──
+    # ── what is in hand ──
 
     def note(self, jobs: Sequence[Execution]) -> None:
         """Note jobs that were received, before one of them can stop everything."""
@@ -92,7 +92,7 @@ class KeeperProcess:
             log.warning("%d jobs in hand are too many for the keeper process; it does not know all", len(jobs))
 
     def beat(self, since: float, ends: float) -> None:
-        """Say that threads run; see :class:`taskcore.keeping.process.Layout`."""
+        """Say that threads run; see :class:`taskcore.keeping.program.Layout`."""
         if (notes := self._notes) is not None:
             notes.beat(time.monotonic(), since, ends)
 
@@ -110,10 +110,10 @@ class KeeperProcess:
             return None
         ours, theirs = socket.socketpair()
         notes = Notes(json.dumps(self._settings()).encode())
-        program = [sys.executable, "-I", "-S", process.__file__, str(theirs.fileno()), str(notes.descriptor)]
+        command = [sys.executable, "-I", "-S", program.__file__, str(theirs.fileno()), str(notes.descriptor)]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with a program of our own
-                program,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), notes.descriptor],
@@ -147,7 +147,7 @@ class KeeperProcess:
         """Give the process the sockets that are lost if nothing is written into them."""
         if lifelines == self._lifelines or self._line is None:
             return
-        self._lifelines = lifelines = lifelines[: process.MAX_LIFELINES]
+        self._lifelines = lifelines = lifelines[: program.MAX_LIFELINES]
         for index, lifeline in enumerate(lifelines):
             lifeline.unsent = notes.unsent[index : index + 1]
         with suppress(OSError):  # it has died
