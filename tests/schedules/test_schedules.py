@@ -342,7 +342,7 @@ def test_mistakes_in_declarations() -> None:
 
     for message, wrong in {
         "cannot be called without arguments": {"scheduled": needs, "every": 10},
-        "is no task and no call": {"scheduled": print, "every": 10},
+        "is neither a task nor a call": {"scheduled": print, "every": 10},
         "cron and every are given": {"cron": "@daily", "every": 10},
         "no timetable is given": {},
         "under a second": {"every": 0.5},

@@ -39,7 +39,7 @@ def _end(seconds: float, code: int) -> None:
     log.error(
         "still running %.1f s after the worker's end, because jobs have left something behind: ending the process. %s",
         seconds,
-        f"Threads that are no daemons: {', '.join(threads)}"
+        f"Threads that are not daemons: {', '.join(threads)}"
         if threads
         else "Look for child processes, tasks that ignore their cancellation, and functions of atexit",
     )

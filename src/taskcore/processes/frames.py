@@ -188,7 +188,7 @@ class FrameReader(Generic[M]):
         try:
             return self._decoder.decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise FrameError(f"a frame of {len(body)} bytes is no message: {error}") from None
+            raise FrameError(f"a frame of {len(body)} bytes is not a message: {error}") from None
 
 
 def reader_of_answers() -> FrameReader[Any]:

@@ -172,7 +172,9 @@ class Writer:
         finally:
             self._in_flight = frozenset()
         for record in due:
-            log.warning("the record %s was another one at each of %d writes; trying again", record.name, WRITE_TRIES)
+            log.warning(
+                "the record %s was changed by other writers at each of %d tries; trying again", record.name, WRITE_TRIES
+            )
         return [None] * len(batches)
 
     async def _put(self, due: Sequence[ReportedRecord]) -> list[ReportedRecord]:

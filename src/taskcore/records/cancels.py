@@ -57,6 +57,6 @@ class Cancels:
         record = await self._store.get(cancel_name(job_id))
         if record is not None and record.value != REQUESTED:
             raise unreadable_record(
-                f"the record {cancel_name(job_id)}", record.value, "it is no request to cancel a job"
+                f"the record {cancel_name(job_id)}", record.value, "it is not a request to cancel a job"
             )
         return record is not None

@@ -107,7 +107,7 @@ class ScheduleStorage:
                 else FoundSchedule(decode_record(answer.current.value), answer.current.version)
             )
         raise StoreRefused(
-            f"the record of schedule {schedule} was another one at each of {WRITE_TRIES} writes",
+            f"the record of schedule {schedule} was changed by other writers at each of {WRITE_TRIES} tries",
             fix="find the program that writes to this store",
         )
 
@@ -142,7 +142,9 @@ class ScheduleStorage:
             if not isinstance(answer, Conflict):
                 return
             found = answer.current
-        raise StoreRefused(f"the record {name} was another one at each of {WRITE_TRIES} writes", fix="try again")
+        raise StoreRefused(
+            f"the record {name} was changed by other writers at each of {WRITE_TRIES} tries", fix="try again"
+        )
 
 
 def _read(record: Record | None) -> FoundSchedule | None:

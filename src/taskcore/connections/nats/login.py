@@ -66,5 +66,5 @@ def _signed(address: NatsAddress, nonce: str) -> dict[str, str]:
 def _part(text: str, part: str, path: str) -> str:
     found = re.search(rf"-BEGIN {part}-+\s+([A-Za-z0-9]\S*)", text)
     if found is None:
-        raise BadLogin(f"creds: {path!r} is no credentials file, it has no {part}")
+        raise BadLogin(f"creds: {path!r} is not a credentials file, it has no {part}")
     return found[1]

@@ -6,7 +6,7 @@
     PING · PONG · +OK · -ERR 'why'
 
 A parser takes what arrives, in whatever pieces. A message goes to one function, each other line to another one. Bytes
-that are no NATS raise ProtocolError; a line and a message have a largest size, so memory is bounded.
+that are not NATS raise ProtocolError; a line and a message have a largest size, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Handler: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
 
 
 class ProtocolError(Exception):
-    """The peer sends bytes that are no NATS, or too many of them."""
+    """The peer sends bytes that are not NATS, or too many of them."""
 
 
 # ── what is sent ─────────────────────────────────────────────────────────────────────────────────
@@ -131,7 +131,7 @@ class Parser:
     def feed(self, data: bytes) -> None:
         """Take what arrived; call back for all that is whole.
 
-        :raises ProtocolError: it is no NATS; nothing may be fed after that.
+        :raises ProtocolError: it is not NATS; nothing may be fed after that.
         """
         if self._pieces:
             self._pieces.append(data)
@@ -166,10 +166,10 @@ class Parser:
                 number, size = int(words[2]), int(words[-1])
                 head, fixed = (0, 4) if verb == b"MSG" else (int(words[-2]), 5)
             except (ValueError, IndexError):
-                raise ProtocolError(f"this is no message: {data[place:end][:80]!r}") from None
+                raise ProtocolError(f"this is not a message: {data[place:end][:80]!r}") from None
             count = len(words)
             if not (fixed <= count <= fixed + 1 and 0 <= head <= size <= SIZE_LIMIT):
-                raise ProtocolError(f"this is no message, or one of an impossible size: {data[place:end][:80]!r}")
+                raise ProtocolError(f"this is not a message, or one of an impossible size: {data[place:end][:80]!r}")
             start = end + 2
             stop = start + size
             if stop + 2 > whole:
@@ -189,5 +189,5 @@ class Parser:
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
         if verb not in _VERBS:
-            raise ProtocolError(f"this is no NATS: {line[:80]!r}")
+            raise ProtocolError(f"this is not NATS: {line[:80]!r}")
         self._on_line(verb, rest.strip())
