@@ -35,7 +35,7 @@ from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Heart", "Holdings"]
+__all__ = ["HeartbeatExtender", "Holdings"]
 
 log = logger("taskcore.backends.rabbitmq")
 
@@ -180,7 +180,7 @@ class Holdings:
                 await consumer.sync(consumer.prefetch)
 
 
-class Heart:
+class HeartbeatExtender:
     """Keeps connections alive, and so everything that is held over them, while their event loop stands still."""
 
     def __init__(self, connections: Iterable[ReconnectingConnection]) -> None:

@@ -25,7 +25,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["Lookout", "Wakeups"]
+__all__ = ["QueueChooser", "Wakeups"]
 
 log = logger("taskcore.backends.redis")
 
@@ -36,7 +36,7 @@ FAILURES_LOGGED: Final = 5  #: failures in a row after which one line is logged
 CLOSE_TIMEOUT: Final = 1.0  #: seconds for blocked commands to end
 
 
-class Lookout:
+class QueueChooser:
     """Chooses the queues of one source at which to look.
 
     :param purpose: of the connection that asks.
