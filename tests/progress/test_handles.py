@@ -1,4 +1,4 @@
-"""What a running function holds: numbers that can be told, items that count themselves, and what is refused."""
+"""What a running function holds: numbers that can be reported, items that count themselves, and what is refused."""
 
 from __future__ import annotations
 

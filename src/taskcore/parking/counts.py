@@ -39,7 +39,7 @@ class ParkedCounts:
         self._worker = worker
         self._clock = clock
         self._due: dict[str, Counter[int]] = {}  #: for each queue how many jobs are due in each second
-        self._told: dict[str, tuple[int, int]] = {}
+        self._written: dict[str, tuple[int, int]] = {}
         self._changed = anyio.Event()
 
     def add(self, queue: str, seconds: float) -> None:
@@ -62,15 +62,15 @@ class ParkedCounts:
     async def _tell(self, queue: str) -> None:
         now = self._clock()
         due = self._due[queue] = Counter({second: count for second, count in self._due[queue].items() if second > now})
-        told = due.total(), max(due, default=0)
+        counts = due.total(), max(due, default=0)
         try:
-            if self._told.get(queue) != told and await self._write(queue, *told, now=now):
-                self._told[queue] = told
+            if self._written.get(queue) != counts and await self._write(queue, *counts, now=now):
+                self._written[queue] = counts
         except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
-            log.debug("the count of parked jobs in queue %s is not told: %s", queue, error.what)
+            log.debug("the count of parked jobs in queue %s is not written: %s", queue, error.what)
         if not due:
             del self._due[queue]
-            self._told.pop(queue, None)
+            self._written.pop(queue, None)
 
     async def _write(self, queue: str, count: int, until: float, *, now: float) -> bool:
         """Write this worker's part of the record; False if other workers were always quicker."""

@@ -28,7 +28,7 @@ class ProgressHost(Protocol):
         ...
 
     async def saved(self) -> StoredProgress | None:
-        """Read what earlier starts have told, in the event loop."""
+        """Read what earlier starts have reported, in the event loop."""
         ...
 
     def saved_now(self) -> StoredProgress | None:
@@ -177,11 +177,11 @@ class Progress:
                 since=self._since,
             )
 
-    def copy_from(self, told: StoredProgress) -> None:
-        """Take over what the function tells in another process."""
+    def copy_from(self, reported: StoredProgress) -> None:
+        """Take over what the function reports in another process."""
         with self._lock:
-            self._value, self._total, self._message = told.value, told.total, told.message
-            self.start, self._since = told.start, told.since
+            self._value, self._total, self._message = reported.value, reported.total, reported.message
+            self.start, self._since = reported.start, reported.since
             self.changed = True
 
 
@@ -250,7 +250,7 @@ def _number(name: str, value: object) -> Quantity:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     raise InvalidArguments(
-        f"{name}={shorten_repr(value)} of progress() is not a number that can be told", fix="give a finite number"
+        f"{name}={shorten_repr(value)} of progress() is not a number that can be reported", fix="give a finite number"
     )
 
 

@@ -1,6 +1,6 @@
 """The records of a job's progress and of its log: what a store keeps, and what readers get. No input or output here.
 
-    progress/<id>    the last position that an attempt has told, with the attempt's fence
+    progress/<id>    the last position that an attempt has reported, with the attempt's fence
     log/<id>         the first lines and the last lines that its attempts wrote
 
 The progress says which start of the job wrote it, by the start's fence, and a later start has a higher one. Where a
@@ -66,14 +66,14 @@ def log_name(job_id: str) -> str:
 
 
 class JobProgress(PublicValue, frozen=True, kw_only=True):
-    """How far a job has got, as it was told last.
+    """How far a job has got, as it was reported last.
 
     :param value: the position.
     :param total: where it ends; None if that is not known.
     :param message: what the job does now.
-    :param attempt: the attempt that told it.
+    :param attempt: the attempt that reported it.
     :param at: when, in seconds since the epoch, by the worker's clock.
-    :param rate: how much of ``value`` this attempt has done per second; None before it can be told.
+    :param rate: how much of ``value`` this attempt has done per second; None before it is known.
     """
 
     value: Quantity
@@ -90,7 +90,7 @@ class JobProgress(PublicValue, frozen=True, kw_only=True):
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until the end at this rate; None if that cannot be told."""
+        """Seconds until the end at this rate; None if that is not known."""
         if not self.rate or self.total is None:
             return None
         return max(self.total - self.value, 0) / self.rate

@@ -1,4 +1,4 @@
-"""What a function in a process of its own tells: gathered there, sent a few times a second, kept by the worker."""
+"""What a function in a process of its own reports: gathered there, sent a few times a second, kept by the worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ProgressChannel(Protocol):
     """The connection of a process to its worker."""
 
     def begin(self, *, resume: bool) -> bytes:
-        """Say that something will be told; return the saved position, if it is asked for.
+        """Say that reports will come; return the saved position, if it is asked for.
 
         :raises StoreRequired: the worker's app has no store (TC105).
         :raises BrokerUnavailable: the store cannot be reached (TC201).
@@ -31,12 +31,12 @@ class ProgressChannel(Protocol):
         ...
 
     def tell(self, progress: bytes, lines: list[tuple[float, str]]) -> None:
-        """Send what was told."""
+        """Send what was reported."""
         ...
 
 
 class RemoteReports:
-    """What one job in this process tells.
+    """What one job in this process reports.
 
     :param fence, attempt: of this start of the job.
     """
@@ -95,7 +95,7 @@ class RemoteReports:
 
 
 def take(reports: JobReports, progress: bytes, lines: Sequence[tuple[float, str]]) -> None:
-    """Take over, in the worker, what was told."""
+    """Take over, in the worker, what was reported."""
     if progress:
         reports.progress().copy_from(decode_progress(progress))
     for at, text in lines:
@@ -109,7 +109,7 @@ async def saved_bytes(reports: JobReports) -> bytes:
 
 
 def raise_problem(problem: str, *, needs_store: bool) -> None:
-    """Raise, in the process, why nothing can be told.
+    """Raise, in the process, why nothing can be reported.
 
     :raises StoreRequired, BrokerUnavailable: as the worker found it.
     """

@@ -1,4 +1,4 @@
-"""What one start of a job tells: its progress and its log, as records that the writer carries into the store."""
+"""What one start of a job reports: its progress and its log, as records that the writer carries into the store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["JobReports", "has_event_loop"]
 
 
 class JobReports:
-    """What one start of a job tells.
+    """What one start of a job reports.
 
     :param token: of the event loop in which the store is open.
     :param clock: seconds since the epoch.
@@ -81,10 +81,10 @@ class JobReports:
     def progress(self) -> Progress:
         """Return the progress of this start, the same at each call."""
         if self._progress is None:
-            told = Progress(self, attempt=self._attempt, fence=self._fence)
-            self._progress = _ProgressRecord(self.job_id, self._keep, told, self._fence)
+            progress = Progress(self, attempt=self._attempt, fence=self._fence)
+            self._progress = _ProgressRecord(self.job_id, self._keep, progress, self._fence)
             self._is_new()
-        return self._progress.told
+        return self._progress.progress
 
     def log(self, text: str, at: float | None = None) -> None:
         """Add a line to the log."""
@@ -130,7 +130,7 @@ class _StoreRecord:
         self._renew_at = float("inf")
 
     def written(self, version: Version) -> None:
-        """Note the version; a job that tells nothing for long keeps its record all the same."""
+        """Note the version; a job that reports nothing for long keeps its record all the same."""
         self.expect = version
         self._renew_at = anyio.current_time() + self.keep / 2
 
@@ -138,23 +138,23 @@ class _StoreRecord:
 class _ProgressRecord(_StoreRecord):
     """The progress of one start: it replaces that of earlier ones, and gives way to a later one."""
 
-    def __init__(self, job_id: str, keep: float, told: Progress, fence: int) -> None:
+    def __init__(self, job_id: str, keep: float, progress: Progress, fence: int) -> None:
         super().__init__(progress_name(job_id), keep)
-        self.told = told
+        self.progress = progress
         self._fence = fence
 
     @property
     def is_due(self) -> bool:
         """Whether there is something to write."""
-        return not self.is_lost and (self.told.changed or anyio.current_time() >= self._renew_at)
+        return not self.is_lost and (self.progress.changed or anyio.current_time() >= self._renew_at)
 
     def take(self) -> bytes:
         """Return the record."""
-        return encode_progress(self.told.take_change())
+        return encode_progress(self.progress.take_change())
 
     def put_back(self) -> None:
         """Count it as not written."""
-        self.told.changed = True
+        self.progress.changed = True
 
     def on_conflict(self, current: Record | None) -> None:
         """Replace the progress of an earlier start."""

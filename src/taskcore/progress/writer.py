@@ -1,4 +1,4 @@
-"""The writer: carries what running jobs tell into the store, all jobs of an app in one batch, about once a second.
+"""The writer: carries what running jobs report into the store, all jobs of an app in one batch, about once a second.
 
     first      at once
     then       what has changed, every WRITE_EVERY
@@ -69,7 +69,7 @@ class ReportedRecord(Protocol):
 
 
 class Reports(Protocol):
-    """What one start of a job tells."""
+    """What one start of a job reports."""
 
     job_id: str
 
@@ -93,7 +93,7 @@ class Writer:
         self._in_flight: frozenset[ReportedRecord] = frozenset()
 
     def add(self, reports: Reports) -> None:
-        """Write what this job tells from now on; in the event loop."""
+        """Write what this job reports from now on; in the event loop."""
         self._open[reports] = None
         self._new.set()
         if not self._runs:
@@ -128,7 +128,7 @@ class Writer:
         return None
 
     async def _run(self) -> None:
-        """Write until no job tells anything more."""
+        """Write until no job reports anything more."""
         next_tick, known = anyio.current_time() + WRITE_EVERY, set[ReportedRecord]()
         try:
             while self._open:
@@ -218,7 +218,7 @@ def _give_up(record: ReportedRecord, error: StoreRefused | UnreadableRecord) -> 
     log.warning("the record %s is not written any more: %s", record.name, error.what)
 
 
-#: The writers by the identities of their stores; jobs that tell hold them, and they hold their store.
+#: The writers by the identities of their stores; jobs that report hold them, and they hold their store.
 _WRITERS: WeakValueDictionary[int, Writer] = WeakValueDictionary()
 
 

@@ -69,7 +69,7 @@ class Scheduler:
         self._revisions: dict[str, int] = {}
         self._behind: set[str] = set()  # another instance was first
         self._unsent: set[str] = set()  # ticks that surely are not stored
-        self._told: dict[str, int] = {}  # when an unknown task was told last
+        self._named_at: dict[str, int] = {}  # when the log named an unknown task last
         self._changed = anyio.Event()
         self._read_index_at = self._sweep_at = 0
         self._began = 0
@@ -94,14 +94,14 @@ class Scheduler:
 
     async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat a step until broker and store can be reached; another error is logged, and harms no job."""
-        told = False
+        logged = False
         while True:
             try:
                 return await step()
             except BrokerUnavailable as error:
-                if not told:
+                if not logged:
                     log.warning("schedules wait for the store: %s", error.what)
-                told = True
+                logged = True
                 self._read_index_at = 0  # what was popped is found again
                 self._revisions.clear()
             except TaskcoreError as error:
@@ -153,7 +153,7 @@ class Scheduler:
         self._read_index_at = now + INDEX_EVERY
 
     async def _sweep(self, now: int) -> None:
-        """Look at every record again: a change whose writer died before it told is found then."""
+        """Look at every record again: a change whose writer died before its notice is found then."""
         await self._declarations.refresh(now, up_since=self._began)
         for schedule in self._revisions:
             if self._looks.get(schedule) is None:
@@ -213,8 +213,8 @@ class Scheduler:
         now = self._now()
         self._plan(record.id, now + RECHECK_AFTER)
         decision = decide(record, now - UNKNOWN_AFTER, last_over=True)
-        if decision.fire and now - self._told.get(record.id, 0) >= UNKNOWN_AFTER:
-            self._told[record.id] = now
+        if decision.fire and now - self._named_at.get(record.id, 0) >= UNKNOWN_AFTER:
+            self._named_at[record.id] = now
             log.error(
                 "schedule %s is due, and no worker here knows its task %s version %d; import the module that declares "
                 "it, or remove the schedule",

@@ -44,12 +44,12 @@ def keeping_leftovers(job_here: JobHere) -> Iterator[None]:
 
 
 def _tell_tasks() -> None:
-    told = [(job_id, work) for job_id, work in running_tasks() if not _is_ours(work)]
-    for job_id, work in told[:LOGGED_TASKS]:
+    running = [(job_id, work) for job_id, work in running_tasks() if not _is_ours(work)]
+    for job_id, work in running[:LOGGED_TASKS]:
         name = getattr(work, "__qualname__", type(work).__name__)
         log.warning("job %s has left a task that still runs: %s", job_id, name)
-    if len(told) > LOGGED_TASKS:
-        log.warning("jobs have left %d more tasks that still run", len(told) - LOGGED_TASKS)
+    if len(running) > LOGGED_TASKS:
+        log.warning("jobs have left %d more tasks that still run", len(running) - LOGGED_TASKS)
 
 
 def _is_ours(work: object) -> bool:
