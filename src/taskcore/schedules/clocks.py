@@ -65,7 +65,7 @@ class ClockCheck:
         self._now = now
         self._known: dict[str, float] = {}
 
-    async def tell(self) -> None:
+    async def write(self) -> None:
         """Write the time until cancelled."""
         while True:
             try:

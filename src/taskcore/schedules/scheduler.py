@@ -84,15 +84,15 @@ class Scheduler:
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
             group.start_soon(self._clocks.compare)
-            group.start_soon(self._clocks.tell)
-            await self._insist(self._declarations.declare)
+            group.start_soon(self._clocks.write)
+            await self._repeat(self._declarations.declare)
             self._sweep_at = self._now() + SWEEP_EVERY
             while True:
-                await self._insist(self._turn)
+                await self._repeat(self._turn)
 
     # ── the loop ──
 
-    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat a step until broker and store can be reached; another error is logged, and harms no job."""
         logged = False
         while True:
@@ -105,11 +105,11 @@ class Scheduler:
                 self._read_index_at = 0  # what was popped is found again
                 self._revisions.clear()
             except TaskcoreError as error:
-                log.error("schedules stumbled, and go on: %s", error)  # noqa: TRY400 - the text says it all
+                log.error("the scheduler failed, and tries again: %s", error)  # noqa: TRY400 - the text says it all
                 self._read_index_at = 0
                 self._revisions.clear()
             except Exception:
-                log.exception("schedules stumbled, and go on")
+                log.exception("unexpected error in the scheduler; trying again")
                 self._read_index_at = 0
                 self._revisions.clear()
             await anyio.sleep(OUTAGE_PAUSE)
@@ -130,7 +130,7 @@ class Scheduler:
             await self._changed.wait()
 
     async def _listen(self) -> None:
-        """Learn at once when a schedule comes, goes or changes; without it the next read of the index tells."""
+        """Learn at once when a schedule comes, goes or changes; without it the next read of the index shows it."""
         while True:
             try:
                 async with self._store.watch(CHANGED) as records:
@@ -265,11 +265,11 @@ class Scheduler:
             if decision.fire:
                 self._behind.discard(schedule)
             self._plan(schedule, decision.look)
-            self._tell(one.record, decision)
+            self._report(one.record, decision)
             won.append((FoundSchedule(decision.record, answer), decision))
         return won
 
-    def _tell(self, before: ScheduleRecord, decision: Decision) -> None:
+    def _report(self, before: ScheduleRecord, decision: Decision) -> None:
         """Count and report what was decided."""
         events, after = self._components.events, decision.record
         if decision.fire:
