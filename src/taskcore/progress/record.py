@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from taskcore.store import unreadable_record
+from taskcore.store import record_decoder
 from taskcore.toolkit.logging import visible
 from taskcore.toolkit.urls import mask_text
 from taskcore.toolkit.values import PublicValue
@@ -160,30 +160,8 @@ class StoredLog(msgspec.Struct, frozen=True, omit_defaults=True):
 
 encode_progress = msgspec.json.Encoder().encode
 encode_log = msgspec.json.Encoder().encode
-_decode_progress = msgspec.json.Decoder(StoredProgress).decode
-_decode_log = msgspec.json.Decoder(StoredLog).decode
-
-
-def decode_progress(data: bytes) -> StoredProgress:
-    """Decode the record of a job's progress.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode_progress(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the progress of a job", data, error) from error
-
-
-def decode_log(data: bytes) -> StoredLog:
-    """Decode the record of a job's log.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode_log(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the log of a job", data, error) from error
+decode_progress = record_decoder(StoredProgress, "the progress of a job")
+decode_log = record_decoder(StoredLog, "the log of a job")
 
 
 def seen_progress(stored: StoredProgress) -> JobProgress:

@@ -29,7 +29,7 @@ import anyio
 import msgspec
 
 from taskcore.errors import UnreadableRecord
-from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write, unreadable_record
+from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write, record_decoder
 from taskcore.toolkit.logging import logger
 
 __all__ = [
@@ -141,18 +141,7 @@ class Lost(msgspec.Struct, frozen=True):
 Acquisition: TypeAlias = Acquired | Busy | Completed
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(KeyRecord).decode
-
-
-def decode_key_record(data: bytes) -> KeyRecord:
-    """Decode the record of a key.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the record of an idempotency key", data, error) from error
+decode_key_record = record_decoder(KeyRecord, "the record of an idempotency key")
 
 
 class IdempotencyKeys:
