@@ -554,6 +554,20 @@ def test_a_lost_instant_is_found():
     ]
 
 
+def test_a_process_that_ends_itself_in_a_long_block_need_not_leave_its_lifespan():
+    """A stopping worker ends itself while a job blocks its loop; a short block gives it time to leave."""
+    for seconds, verdict in ((22.5, []), (6.0, ["lifespan"])):
+        story = right()
+        story.tell(0.0, "worker-7.1/4", "entered", pid=4)
+        story.run("blocking-1", 0.1, who="worker-7.1/4", facts={"blocks": seconds}, outcome=None)
+        story.run("blocking-1", 1.0, who=OTHER, facts={"fence": 2})
+        story.tell(0.2, "harness", "fault", kind="reload", target="worker-7.1")
+        story.tell(0.2, "harness", "healed", kind="reload", target="worker-7.1")
+        story.send("blocking-1", 0.0)
+        story.end("blocking-1")
+        assert [finding.rule for finding in story.judged().findings if finding.rule == "lifespan"] == verdict
+
+
 def test_a_process_that_was_killed_need_not_leave_its_lifespan():
     """Only processes that end in order leave their lifespan; an orphan ends in order."""
     story = right()
