@@ -13,7 +13,7 @@ program    what ``taskcore worker`` is given
 family     the processes: each has lives, one after the other
 fleet      a supervisor with its processes
 plan       which faults, when: a pure function of the seed
-stage      servers, proxies and processes, and the faults that are done to them
+harness    servers, proxies and processes, and the faults that are done to them
 watch      sizes and the roster while the run goes on
 remains    what broker and store hold at the end
 judge      the rules: what is wrong, from the ledgers and the remains alone

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from taskcore.supervisor.autoscale import QUIET_LOOKS, Load, Trend, decide
-from taskcore.supervisor.deaths import FIRST_DELAY, LONGEST_DELAY, OutOfMemory, Restarts, describe
-from taskcore.supervisor.plan import ScalingStep, View, next_step
+from taskcore.supervisor.decide import ProcessView, ScalingStep, next_step
+from taskcore.supervisor.exits import FIRST_DELAY, LONGEST_DELAY, OutOfMemory, Restarts, describe
 
-STARTING, SETTLED, LEAVING = View(is_settled=False), View(is_settled=True), View(is_settled=False, is_leaving=True)
-WORN = View(is_settled=True, is_worn=True)
+STARTING, SETTLED, LEAVING = (
+    ProcessView(is_settled=False),
+    ProcessView(is_settled=True),
+    ProcessView(is_settled=False, is_leaving=True),
+)
+WORN = ProcessView(is_settled=True, is_worn=True)
 WAIT = ScalingStep("wait")
 
 IDLE = Load(ready=0, oldest=None, running=0, utilisation=0.0)

@@ -60,7 +60,7 @@ def Depends(function: Function, /, *, scope: DependencyScope = "job") -> Any:  #
     """
     if not callable(function):
         raise InvalidContract(
-            f"Depends({shorten_repr(function)}): that is no function", fix="give the function: Depends(get_db)"
+            f"Depends({shorten_repr(function)}): that is not a function", fix="give the function: Depends(get_db)"
         )
     if scope not in ("app", "job"):
         raise InvalidContract(

@@ -110,7 +110,7 @@ def _names(option: str, given: str | Iterable[str] | None) -> frozenset[str]:
         found = frozenset([None])
     if any(not isinstance(one, str) for one in found):
         raise InvalidSetting(
-            f"{option}={shorten_repr(given)} is no list of names", fix=f'for example {option}=["mail"]'
+            f"{option}={shorten_repr(given)} is not a list of names", fix=f'for example {option}=["mail"]'
         )
     return found if option == "kinds" else frozenset(check_name("queue", one) for one in found)
 

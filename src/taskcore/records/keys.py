@@ -210,9 +210,9 @@ class IdempotencyKeys:
         """
         for _ in range(ACQUIRE_TRIES):
             record = await self._store.get(name)
-            obstacle = _look(record, None if may_overlap else claim.job, now)
-            if obstacle is not None:
-                return obstacle
+            conflict = _look(record, None if may_overlap else claim.job, now)
+            if conflict is not None:
+                return conflict
             standing = decode_key_record(record.value) if record else None
             fence = max(standing.fence + 1 if standing else 1, least_fence)
             # The sender's fingerprint stays: it may have an older version of the task than this worker.

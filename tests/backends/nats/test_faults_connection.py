@@ -188,7 +188,7 @@ FOREIGN = (
 
 
 async def test_foreign_headers_and_subjects(nats: NatsServer, queue: str) -> None:
-    """F52: headers that look like the server's own, broken ones, subjects that are no text: all come, none kills us."""
+    """F52: headers that look like the server's own, broken ones, subjects that are not text: none stops us."""
     async with open_backend(nats.url) as backend, backend.consume([queue], lease=30.0) as source:
         await backend.publish([Outgoing(queue, "ours", b"ours")])
         lines = b'CONNECT {"verbose":false,"headers":true}\r\n'

@@ -81,7 +81,7 @@ LOST_ARGUMENTS: Final = {
     "x-overflow": "drop-head",
 }
 
-Arguments = dict[str, Any]
+AmqpArguments = dict[str, Any]
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────
@@ -140,7 +140,7 @@ def delay_route(units: int) -> dict[str, str]:
     return dict(zip([_hop(None), *map(_hop, bits)], [*map(str, bits), LAST_HOP], strict=True))
 
 
-def level_bindings(number: int | None) -> dict[str, Arguments]:
+def level_bindings(number: int | None) -> dict[str, AmqpArguments]:
     """Return what is bound behind a level (None: before the first), each with the headers of the jobs that go there."""
     lower = range(LEVELS if number is None else number)
     bindings = {level(below): {"x-match": "all", _hop(number): str(below)} for below in lower}
@@ -151,8 +151,8 @@ def _hop(number: int | None) -> str:
     return "tc-in" if number is None else f"tc-{number}"
 
 
-def _job_arguments(queue: str, options: QueueOptions) -> Arguments:
-    arguments: Arguments = {
+def _job_arguments(queue: str, options: QueueOptions) -> AmqpArguments:
+    arguments: AmqpArguments = {
         "x-queue-type": options.queue_type,
         "x-overflow": "reject-publish",
         "x-dead-letter-exchange": "",
@@ -167,7 +167,7 @@ def _job_arguments(queue: str, options: QueueOptions) -> Arguments:
     return arguments
 
 
-def _level_arguments(number: int) -> Arguments:
+def _level_arguments(number: int) -> AmqpArguments:
     ttl = int(DELAY_UNIT * 1000) << number
     return {**QUORUM, **LOSSLESS, "x-message-ttl": ttl, "x-dead-letter-exchange": level(number)}
 
