@@ -142,7 +142,7 @@ class DeadLetters:
             raise LetterNotFound(
                 f"dead letter {letter_id} does not hold an envelope, so there is no job to replay",
                 facts=[f"its reason: {letter.reason}"],
-                fix="read its `raw` bytes, enqueue the work anew, then drop the letter",
+                fix="read its `raw` bytes, enqueue the work again, then drop the letter",
             )
         published = await self._admin.replay(letter_id, job)
         if isinstance(published, Refused):

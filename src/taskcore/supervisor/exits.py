@@ -19,7 +19,7 @@ EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
 class OutOfMemory:
-    """Notices when the kernel has killed a process of this container for want of memory.
+    """Notices when the kernel has killed a process of this container for lack of memory.
 
     :param events: the counters of the cgroup.
     """
@@ -53,7 +53,7 @@ def describe(code: int, memory: int, *, out_of_memory: bool) -> str:
     last = f"; it last occupied {show_memory(memory)}" if memory else ""
     if out_of_memory:
         return f"{said} by the kernel, because the memory of its cgroup was used up{last}"
-    return f"{said}, probably by the kernel for want of memory (see dmesg), or by hand{last}"
+    return f"{said}, probably by the kernel for lack of memory (see dmesg), or by hand{last}"
 
 
 def show_memory(size: int) -> str:

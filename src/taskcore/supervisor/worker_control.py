@@ -65,7 +65,7 @@ class WorkerControl:
         self.code = LEAKED_EXIT_CODE
         log.error(
             "this worker stops: %s, max_leaked_threads is %d. Threads end only with their process: it ends with exit "
-            "code %d, for whatever supervises it to start it anew. Give blocking calls time limits of their own",
+            "code %d, for its supervisor to restart it. Give blocking calls time limits of their own",
             leaked_text(leaked),
             self._max_leaked,
             LEAKED_EXIT_CODE,

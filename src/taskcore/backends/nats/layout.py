@@ -221,7 +221,7 @@ class QueueStreams:
             return False
         only_consumer = error_of(info) == NO_CONSUMER
         log.error(
-            "the %s of queue %s was deleted while this worker used it; creating it anew. %s",
+            "the %s of queue %s was deleted while this worker used it; creating it again. %s",
             "consumer" if only_consumer else "stream",
             stream.queue,
             "Jobs that were handed out come again." if only_consumer else "Its jobs are lost.",

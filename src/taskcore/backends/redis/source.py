@@ -212,7 +212,7 @@ class RedisSource:
         if queue not in self._seen:
             return
         if renewed == 1:
-            log.error("the consumer group of queue %s was deleted; made it anew at the last job handed out", queue)
+            log.error("the consumer group of queue %s was deleted; created it again at the last job handed out", queue)
         else:
             self._seen.discard(queue)
             log.error("queue %s has disappeared from Redis, with all its jobs: deleted, flushed or evicted", queue)

@@ -157,7 +157,7 @@ class NatsStore:
         """Create the stream anew, if it was deleted."""
         info = await self.link.api(f"STREAM.INFO.{self._stream}")
         if "error" in info:
-            log.error("stream %s was deleted while it was used; its records are lost. Creating it anew.", self._stream)
+            log.error("stream %s was deleted while it was used; its records are lost. Creating it again.", self._stream)
         await self._open()
 
     def subject(self, key: str) -> bytes:
