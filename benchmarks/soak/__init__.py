@@ -10,7 +10,7 @@ ledger     append-only files outside of the library: what was sent, confirmed, s
 sender     the programs: one job at a time, and in batches
 worker     the plain program that works
 program    what ``taskcore worker`` is given
-family     the processes: each has lives, one after the other
+members    the processes: each has lives, one after the other
 fleet      a supervisor with its processes
 plan       which faults, when: a pure function of the seed
 harness    servers, proxies and processes, and the faults that are done to them

@@ -15,10 +15,10 @@ import msgspec
 
 from benchmarks.soak.addresses import Endpoint, endpoint_through, target_of
 from benchmarks.soak.app import Spec
-from benchmarks.soak.family import Member
 from benchmarks.soak.fleet import Fleet
 from benchmarks.soak.kinds import QUEUES
 from benchmarks.soak.ledger import Ledger
+from benchmarks.soak.members import Member
 from benchmarks.soak.plan import Fault
 from taskcore.faults import ChaosProxy, Server
 

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from benchmarks.soak.app import SCHEDULE
 from benchmarks.soak.evidence import Remains
-from benchmarks.soak.family import RUN
 from benchmarks.soak.harness import SoakHarness
+from benchmarks.soak.members import RUN
 from taskcore import App
 from taskcore.conformance.checking import collect
 from taskcore.errors import BrokerUnavailable

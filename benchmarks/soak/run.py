@@ -14,12 +14,12 @@ import msgspec
 from benchmarks.soak.addresses import Endpoint
 from benchmarks.soak.app import SCHEDULE, Spec, make_app
 from benchmarks.soak.evidence import Remains, gather
-from benchmarks.soak.family import Member
 from benchmarks.soak.fleet import DEEDS, Fleet
 from benchmarks.soak.harness import SoakHarness, set_up
 from benchmarks.soak.judge import judge
 from benchmarks.soak.kinds import LEASE
 from benchmarks.soak.ledger import LedgerLine, read_beside
+from benchmarks.soak.members import Member
 from benchmarks.soak.plan import plan
 from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report

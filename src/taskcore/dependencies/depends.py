@@ -30,7 +30,7 @@ class Dependency(Injected):
 
     def wire(self, function: Function) -> Function:
         """Make the function that opens all dependencies of the task's function, calls it, and closes them."""
-        from taskcore.dependencies.wire import wire  # noqa: PLC0415 - it knows this marker
+        from taskcore.dependencies.wiring import wire  # noqa: PLC0415 - it knows this marker
 
         return wire(function)
 

@@ -13,7 +13,7 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from taskcore.dependencies.depends import Function, name_of
-from taskcore.dependencies.held import HeldDependency, opened
+from taskcore.dependencies.lifetimes import HeldDependency, opened
 from taskcore.dependencies.plan import Opening
 from taskcore.errors import NotRunning
 from taskcore.toolkit.logging import logger

@@ -24,8 +24,8 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from taskcore.toolkit.copies import end_copy
 from taskcore.toolkit.decimals import with_own_decimals
+from taskcore.toolkit.forked_workers import end_copy
 from taskcore.toolkit.logging import logger
 
 __all__ = ["DaemonThreadPool", "IterationStopped", "ThreadRoom"]
