@@ -26,7 +26,7 @@ async def until(holds, within: float = 20.0) -> None:
 async def test_an_outage_is_two_lines_and_a_blip_none(
     nats: NatsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
-    """Ten cuts that heal at once are not told to an operator; an outage is told once, with its cause, and its end."""
+    """Ten cuts that heal at once write no line; an outage writes one with its cause, and one at its end."""
     monkeypatch.setattr(source, "UNTOLD", 3.0)  # a busy machine may need that to connect again
     async with ChaosProxy(HOST, nats.port) as proxy:
         url = f"nats://{HOST}:{proxy.port}"

@@ -342,7 +342,7 @@ class Topology:
         await self._admin.declare_exchange(level(number), "headers", {"alternate-exchange": LOST})
         await self._admin.declare_queue(level(number), _level_arguments(number), known_missing=True)
 
-    async def _bind_level(self, binding: tuple[int | None, str, Arguments]) -> None:
+    async def _bind_level(self, binding: tuple[int | None, str, AmqpArguments]) -> None:
         number, target, headers = binding
         source = DELAY if number is None else level(number)
         await self._admin.bind("exchange" if target == DUE else "queue", target, source, "", headers)

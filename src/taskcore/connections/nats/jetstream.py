@@ -35,9 +35,9 @@ LEAST_WIDTH, MOST_WIDTH = 8, 256  #: messages that are asked for at once, withou
 
 
 async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what: str) -> None:
-    """Tell the server about deliveries; it confirms what it was told last about each queue.
+    """Tell the server about deliveries; it confirms the last message about each queue.
 
-    What one lost connection left unconfirmed is told once more: a server may hear the same word twice.
+    What one lost connection left unconfirmed is sent once more: a server may get the same message twice.
 
     :param told: for each the queue, where to say it, and the word.
     :param what: what they say, for the text of an error.
