@@ -15,10 +15,11 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from benchmarks.soak.kinds import LEASE, queue_of
+from benchmarks.soak.kinds import BLOCK, LEASE, queue_of
 from benchmarks.soak.ledger import WHO, Ledger, from_environment, note
 from benchmarks.soak.tasks import router
 from taskcore import App, BuriedJob, Retry
+from taskcore.worker.signals import CLEANUP_TIMEOUT
 
 __all__ = ["CODE", "HEARTBEAT", "SCHEDULE", "SPEC", "Spec", "make_app", "size_of"]
 
@@ -28,6 +29,7 @@ SCHEDULE = "each-second"
 MISSED = 1_000  #: instants that fire later, at most: a node of RabbitMQ may take minutes to start on a busy machine
 SPEC = "SOAK_SPEC"  #: a variable with the spec of a process
 CODE = "SOAK_CODE"  #: a variable: the number of the code that a reloaded process has imported
+SPARE = 3.0  #: seconds between the end of a blocked loop and the last resort, for everything else of a stop
 SAMPLE_EACH = 2.0  #: seconds between two looks at the size of a process
 
 
@@ -48,7 +50,7 @@ class Spec(msgspec.Struct, frozen=True):
     @property
     def grace(self) -> float:
         """Seconds that a stopping worker gives its jobs: so many that a blocked loop fits in with the last resort."""
-        return 2.0 if self.lease < 10.0 else 10.0
+        return max(2.0, BLOCK * self.lease - CLEANUP_TIMEOUT + SPARE)
 
 
 def make_app(spec: Spec) -> App:

@@ -13,11 +13,13 @@ import pytest
 
 from benchmarks.soak.__main__ import main
 from benchmarks.soak.addresses import endpoint_through, target_of
-from benchmarks.soak.kinds import KINDS
+from benchmarks.soak.app import Spec
+from benchmarks.soak.kinds import BLOCK, KINDS, LEASE
 from benchmarks.soak.ledger import Ledger, read_all
 from benchmarks.soak.plan import REST, REST_EACH, plan
 from benchmarks.soak.progress import Progress
 from taskcore.faults import RedisServer
+from taskcore.worker.signals import CLEANUP_TIMEOUT
 from tests.support import real
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,13 @@ def test_a_ledger_is_read_up_to_the_line_that_a_kill_cut_short(tmp_path):
         ("a", "sending", "fast-2", {}),
         ("a", "sending", "fast-3", {"delay": 1.0}),
     ]
+
+
+@pytest.mark.parametrize("lease", [1.0, LEASE, 15.0, 60.0])
+def test_a_blocked_loop_fits_into_a_stop(lease):
+    """A worker that is asked to stop while a job blocks its loop ends in order, before the last resort ends it."""
+    spec = Spec(url="memory://", store=None, queue="q", seed=1, keep=60.0, lease=lease)
+    assert spec.grace + CLEANUP_TIMEOUT >= BLOCK * lease + 2.0
 
 
 def test_a_seed_repeats_its_faults():

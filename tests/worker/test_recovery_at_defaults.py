@@ -35,7 +35,9 @@ async def test_jobs_of_a_killed_worker_are_back_within_20_seconds(broker: str, t
         victim.kill()
         for job in jobs:
             assert isinstance(await job.outcome(timeout=60), Succeeded)
-        assert time.monotonic() - killed <= 20.0
+        took = time.monotonic() - killed
+    print(f"{broker}: jobs of a killed worker ended after {took:.1f} s")  # noqa: T201 - what the documentation tells
+    assert took <= 20.0
 
 
 async def test_a_poisonous_job_is_isolated_within_a_minute(broker: str, tmp_path: Path):
@@ -61,6 +63,7 @@ async def test_a_poisonous_job_is_isolated_within_a_minute(broker: str, tmp_path
             assert isinstance(await job.outcome(timeout=60), Succeeded)
         group.cancel_scope.cancel()
 
+    print(f"{broker}: a poisonous job was isolated after {took:.1f} s")  # noqa: T201 - what the documentation tells
     assert isinstance(outcome, Dead)
     assert outcome.reason == "poison"
     assert took <= 60.0

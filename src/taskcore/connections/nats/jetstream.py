@@ -39,6 +39,8 @@ async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what
 
     What one lost connection left unconfirmed is sent once more: a server may get the same message twice.
 
+    It tells once more what one lost connection left unconfirmed: a server may hear the same word twice.
+
     :param told: for each the queue, where to say it, and the word.
     :param what: what they say, for the text of an error.
     :raises BrokerUnavailable: not all of it is confirmed.
