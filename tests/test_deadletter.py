@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import anyio
 import msgspec
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from taskcore import App, EnqueueRefused, EnqueueUncertain, ErrorRecord, JobFailed, LetterNotFound, Retry, current
 from taskcore.backend import Outgoing, Refused, Uncertain
 from taskcore.deadletter import DeadLetter, LetterVerdict, ReplayWith, fingerprint
+from taskcore.errors import InvalidSetting
 from taskcore.stores.memory import MemoryStore
 from taskcore.toolkit.deaths import death
 from tests.support.faulty import FaultyBackend, letters
@@ -351,6 +354,21 @@ async def test_the_replays_of_a_job_are_counted(ward):
             [letter] = await letters(ward.app)
             assert letter.trail.replays == replays
             await ward.app.dead_letters.settle(by=lambda _: "replay")
+
+
+async def test_causes_of_the_first_letters(ward):
+    """A limit bounds how many letters are read, whatever the size of a page; what is no limit is refused."""
+    async with ward.app:
+        await ward.bury(7)
+        with patch("taskcore.deadletter.dead_letters.WALK_PAGE", 2):
+            for limit in (1, 2, 5):
+                [cause] = await ward.app.dead_letters.causes(limit=limit)
+                assert cause.letters == limit
+            [whole] = await ward.app.dead_letters.causes(limit=100)
+            assert whole.letters == 7
+        for limit in (0, -1, True, 1.5, "7"):
+            with pytest.raises(InvalidSetting, match="TC104"):
+                await ward.app.dead_letters.causes(limit=limit)
 
 
 async def test_a_cause_is_noted_at_the_burial(ward):
