@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 from unittest.mock import patch
 
@@ -19,8 +19,10 @@ import pytest
 from taskcore import App
 from taskcore.backend import Outgoing
 from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.backends.rabbitmq.layout import dead_queue
 from taskcore.backends.rabbitmq.letters import WINDOW, BrowsingChannel
 from taskcore.backends.rabbitmq.messages import message_of
+from taskcore.connections.amqp.admin_channel import AdminChannel
 from taskcore.envelope import Envelope, encode_envelope, new_id
 
 LETTERS: Final = int(os.environ.get("TASKCORE_MANY_LETTERS", "3000"))
@@ -168,4 +170,32 @@ async def test_no_channel_holds_a_whole_pass(url):
         assert len(seen) == LETTERS
         assert max(Counter(seen).values()) <= 2 * WINDOW  # what is dropped makes room for more
         assert await dead(backend, queue) == LETTERS // 2
+        await backend.admin.delete(queue)
+
+
+async def test_a_pass_ends_when_its_letters_are_back(url):
+    """A server that returns letters slowly is waited for: the next pass reads as many as it counts when it begins."""
+    queue, counts = "slow.returns", []
+    async with RabbitBackend(url) as backend:
+        await bury(backend, queue, LETTERS)
+        count = AdminChannel.count
+
+        async def slow_count(self, name):
+            whole = await count(self, name)
+            if name == dead_queue(queue):
+                counts.append(min(whole, len(counts) * LETTERS // 100))
+                return counts[-1]
+            return whole
+
+        with ExitStack() as slowly:
+            async with backend.admin.walk(queue) as walk:
+                while await walk.page(WINDOW):
+                    pass
+                slowly.enter_context(patch.object(AdminChannel, "count", slow_count))
+        assert counts[-1] == LETTERS, f"a pass ended when {counts[-1]} of {LETTERS} letters were back"
+        with counting() as seen:
+            async with backend.admin.walk(queue) as walk:
+                while await walk.page(WINDOW):
+                    pass
+        assert len(seen) == LETTERS
         await backend.admin.delete(queue)

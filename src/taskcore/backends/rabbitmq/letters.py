@@ -37,9 +37,8 @@ __all__ = ["RabbitWalk", "browse_names", "browse_page", "queue_of", "walk_letter
 WINDOW = 500  #: messages asked for at once
 WINDOWS_OF_A_CHANNEL, MOST_CHANNELS = 4, 100  #: to settle a message, a server searches all that its channel holds
 QUIET_AFTER = 0.1  #: seconds without a message, after which the browser counts whether there is one
-RETURN_CHECKS, RETURN_CHECK_PAUSE = 40, 0.005  #: until all messages are back in their queue; seconds
-RETURNED_BETWEEN_CHECKS = 250  #: messages that a server returns in such a pause, at least
-RETURNED_A_SECOND = 2_000  #: messages that it returns in a second, at least
+RETURN_CHECK_PAUSE, RETURN_PATIENCE = 0.005, 2.0  #: seconds between two counts; in which one more message returns
+RETURNED_A_SECOND = 2_000  #: messages that a server returns in a second, at least
 STEP_TIMEOUTS = 4  #: of a call, for what is done in several calls
 NAME = re.compile(r"[A-Za-z0-9_.:@#,/+ -]{1,200}")  #: of a queue, as the protocol takes it
 EXTRA_LETTERS = 100  #: kept in memory beyond those of a page
@@ -102,8 +101,7 @@ class Browser:
         self.buffer: deque[Browsed] = deque()
         self.news = asyncio.Event()
         self.ended_why = ""
-        self.seen = 0
-        self.dropped = 0
+        self.seen = self.dropped = 0
         self.timeout = admin.connector.address.timeout
         self.settling = asyncio.Lock()  #: held while what is seen or was seen is changed: only then it may return
 
@@ -134,10 +132,18 @@ class Browser:
                     channel.write(frames.nack(channel.number, 0, multiple=True))
                     await channel.sync(WINDOW)
                 await channel.close()
-            for _ in range(RETURN_CHECKS + self.seen // RETURNED_BETWEEN_CHECKS):
-                if (await self._admin.count(self.queue) or 0) >= (self._counted or self.seen) - self.dropped:
-                    break
-                await asyncio.sleep(RETURN_CHECK_PAUSE)
+            await self._wait_for_return((self._counted or self.seen) - self.dropped)
+
+    async def _wait_for_return(self, wanted: int) -> None:
+        """Wait until so many messages are in the queue, or until no more of them return."""
+        most, patience = -1, 0.0
+        while (counted := await self._admin.count(self.queue) or 0) < wanted:
+            now = asyncio.get_running_loop().time()
+            if counted > most:
+                most, patience = counted, now + RETURN_PATIENCE
+            elif now > patience:
+                break
+            await asyncio.sleep(RETURN_CHECK_PAUSE)
 
     async def _ask_for_more(self) -> None:
         async with self.settling:
