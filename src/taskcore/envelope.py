@@ -146,6 +146,7 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
     :param parked_since: when a worker first did not know the task, in seconds since the epoch.
     :param replay_of: the job whose dead letter this job replays.
     :param replays: how many replays led to this job, one after another.
+    :param cause: of a dead letter: what it died of, see ``taskcore.toolkit.deaths``.
     """
 
     attempts: Count = 0
@@ -157,6 +158,7 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
     replay_of: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] | None = None
     crashed: Annotated[tuple[CrashRecord, ...], msgspec.Meta(max_length=CRASHES_KEPT)] = ()
     replays: Count = 0
+    cause: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] = ""
 
     def with_error(self, record: ErrorRecord) -> Trail:
         """Add one more failed attempt, without older tracebacks and without the middle of a long list of errors."""

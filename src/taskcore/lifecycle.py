@@ -25,8 +25,7 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
     CancelledBefore          a cancellation came before the start            Ack, recorded
     DeadlinePassed           its deadline passed before the start            Ack, recorded
 
-An *outcome* is the end of one try to perform a job; a *verdict* is an instruction to the backend. Attempts and crashes
-are counted separately.
+An *outcome* is the end of one try to perform a job; a *verdict* tells the backend what to do.
 
 An exception group is no error of its own: the job ends as if one of its leaves had been raised bare, however deep the
 groups are nested. Of several leaves the first row that fits decides; within a row, an error that the task declares in
@@ -78,6 +77,7 @@ __all__ = [
     "Unencodable",
     "Unregistered",
     "Verdict",
+    "bury",
     "decide",
     "deciding_error",
     "is_last_start",
@@ -156,10 +156,7 @@ class Poisoned(msgspec.Struct, frozen=True):
 
 
 class Buried(msgspec.Struct, frozen=True):
-    """An earlier worker recorded the job's death and died before the dead letter was written.
-
-    ``record`` is the error that it died of, which the trail does not have yet.
-    """
+    """An earlier worker recorded the job's death, perhaps with an error that the trail lacks, and wrote no letter."""
 
     reason: str
     record: ErrorRecord | None = None
@@ -256,15 +253,15 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
         case Deferred(after=after):
             return _reschedule(after, trail)
         case Unencodable(record=record):
-            return _bury("result", trail.with_error(record))
+            return bury("result", trail.with_error(record))
         case Malformed(why=why):
-            return _bury(f"malformed: {why}", trail)
+            return bury(f"malformed: {why}", trail)
         case Unregistered(why=why, now=now):
             return _park(why, now, trail, rules)
         case Poisoned(crashes=crashes):
-            return _bury("poison", msgspec.structs.replace(trail, crashes=max(trail.crashes, crashes)))
+            return bury("poison", msgspec.structs.replace(trail, crashes=max(trail.crashes, crashes)))
         case Buried(reason=reason, record=record):
-            return _bury(reason, trail if record is None else trail.with_error(record))
+            return bury(reason, trail if record is None else trail.with_error(record))
         case _:
             assert_never(outcome)
 
@@ -276,13 +273,13 @@ def _after_error(error: BaseException, record: ErrorRecord, trail: Trail, rules:
         return _reschedule(after, trail)
     trail = trail.with_error(record)
     if issubclass(kind, Reject):
-        return _bury(f"rejected: {record.message}", trail)
+        return bury(f"rejected: {record.message}", trail)
     if issubclass(kind, RetryLater) and after is not None:
-        return _bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _reschedule(after, trail)
+        return bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _reschedule(after, trail)
     seconds = rules.retry.wait(trail.attempts, error, roll)
     if seconds is not None:
         return _reschedule(seconds, trail)
-    return _bury("exhausted" if rules.retry.retries(error) else "not retryable", trail)
+    return bury("exhausted" if rules.retry.retries(error) else "not retryable", trail)
 
 
 def deciding_error(
@@ -324,7 +321,7 @@ def _park(why: str, now: float, trail: Trail, rules: Rules) -> Verdict:
     since = trail.parked_since if trail.parked_since is not None else now
     waited = max(now - since, 0.0)
     if waited >= rules.park_for:
-        return _bury(f"unknown task: {why}", trail)
+        return bury(f"unknown task: {why}", trail)
     after = min(max(PARK_FIRST, waited), PARK_LONGEST, rules.park_for)
     return _reschedule(after, msgspec.structs.replace(trail, parked_since=since))
 
@@ -333,8 +330,11 @@ def _reschedule(after: float, trail: Trail) -> Reschedule:
     return Reschedule(after, encode_trail(msgspec.structs.replace(trail, copies=trail.copies + 1)))
 
 
-def _bury(reason: str, trail: Trail) -> Bury:
-    return Bury(reason, encode_trail(trail))
+def bury(reason: str, trail: Trail) -> Bury:
+    """Make a dead letter of a job, and note its cause: all letters that died of the same have the same."""
+    from taskcore.toolkit.deaths import death  # noqa: PLC0415 - for dead letters only
+
+    return Bury(reason, encode_trail(msgspec.structs.replace(trail, cause=death(reason, trail.errors))))
 
 
 # ── poison: a job that kills its process leaves no outcome, only starts ──────────────────────────

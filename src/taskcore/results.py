@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from taskcore.envelope import ErrorRecord, Trail, encode_trail
+from taskcore.envelope import ErrorRecord, Trail
 from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed, WrongTask
 from taskcore.lifecycle import (
     ACK,
@@ -46,6 +46,7 @@ from taskcore.lifecycle import (
     Unencodable,
     Unregistered,
     Verdict,
+    bury,
 )
 from taskcore.observe import EventName
 from taskcore.store import record_decoder
@@ -216,7 +217,7 @@ def verdict_of_stored(data: bytes, verdict: Verdict, history: Trail) -> Verdict:
     stored = decode_outcome(data)
     if stored.state != "dead":
         return ACK
-    return verdict if isinstance(verdict, Bury) else Bury(stored.reason, encode_trail(history))
+    return verdict if isinstance(verdict, Bury) else bury(stored.reason, history)
 
 
 def event_of(outcome: Outcome, verdict: Verdict, acked_early: bool) -> EventName:

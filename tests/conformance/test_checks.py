@@ -304,7 +304,7 @@ NOTICES = {
     "a_pass_settles_letters_as_it_reads_them": ("drops nothing in a pass", "does not drop"),
     "a_pass_that_is_cut_hides_no_letter": ("loses letters of a pass that is cut",),
     "a_letter_is_dropped_by_one_pass": ("drops nothing in a pass",),
-    "replays_are_counted": ("core: forgets replays", "replays copies"),
+    "replays_are_counted": ("core: forgets replays", "core: notes no causes", "replays copies"),
     "a_call_with_a_newer_parameter_waits": ("core: buries calls with newer parameters",),
     "jobs_are_shown_without_being_taken": ("takes what it shows",),
     "many_queues_are_counted_at_once": ("counts nothing", "counts one more"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import anyio
+import msgspec
 import pytest
 
 from taskcore import App, EnqueueRefused, EnqueueUncertain, ErrorRecord, JobFailed, LetterNotFound, Retry, current
 from taskcore.backend import Outgoing, Refused, Uncertain
 from taskcore.deadletter import DeadLetter, LetterVerdict, ReplayWith, fingerprint
+from taskcore.errors import InvalidSetting
 from taskcore.stores.memory import MemoryStore
+from taskcore.toolkit.deaths import death
 from tests.support.faulty import FaultyBackend, letters
 from tests.support.virtual import clock
 
@@ -349,6 +354,39 @@ async def test_the_replays_of_a_job_are_counted(ward):
             [letter] = await letters(ward.app)
             assert letter.trail.replays == replays
             await ward.app.dead_letters.settle(by=lambda _: "replay")
+
+
+async def test_causes_of_the_first_letters(ward):
+    """A limit bounds how many letters are read, whatever the size of a page; what is no limit is refused."""
+    async with ward.app:
+        await ward.bury(7)
+        with patch("taskcore.deadletter.dead_letters.WALK_PAGE", 2):
+            for limit in (1, 2, 5):
+                [cause] = await ward.app.dead_letters.causes(limit=limit)
+                assert cause.letters == limit
+            [whole] = await ward.app.dead_letters.causes(limit=100)
+            assert whole.letters == 7
+        for limit in (0, -1, True, 1.5, "7"):
+            with pytest.raises(InvalidSetting, match="TC104"):
+                await ward.app.dead_letters.causes(limit=limit)
+
+
+async def test_a_cause_is_noted_at_the_burial(ward):
+    """A letter has the cause that its worker noted, whatever a later version would make of its errors."""
+    async with ward.app.running():
+        await ward.work.enqueue(1)
+        await ward.app.drain(timeout=60)
+        [letter] = await letters(ward.app)
+        assert letter.trail.cause == death(letter.reason, letter.trail.errors)
+        [cause] = await ward.app.dead_letters.causes()
+        unnoted = msgspec.structs.replace(letter, trail=msgspec.structs.replace(letter.trail, cause=""))
+        assert cause.fingerprint == letter.cause == unnoted.cause
+        noted = msgspec.structs.replace(letter, trail=msgspec.structs.replace(letter.trail, cause="other"))
+        assert noted.cause != letter.cause
+        await ward.app.dead_letters.replay(letter.id)
+        await ward.app.drain(timeout=60)
+        [again] = await letters(ward.app)
+        assert (again.cause, again.trail.replays) == (letter.cause, 1)
 
 
 def error(type: str = "OSError", message: str = "no", where: str = "shop/ship.py:12 in ship") -> ErrorRecord:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from taskcore.backend import Letter, Outgoing, Published
+from taskcore.errors import BrokerUnavailable
 
-__all__ = ["PagedWalk", "PlainWalk"]
+__all__ = ["BatchedWalk", "PagedWalk", "PlainWalk"]
 
 LETTERS_PER_PAGE: Final = 100  #: letters that are dropped or replayed at a time
 
@@ -25,6 +26,18 @@ class HasLetters(Protocol):
 
     async def drop(self, letter_id: str) -> bool:
         """Forget a dead letter."""
+        ...
+
+
+class HasBatches(HasLetters, Protocol):
+    """The part of an admin that settles many letters at once."""
+
+    async def drop_all(self, letter_ids: Sequence[str]) -> int:
+        """Forget dead letters; return how many there were."""
+        ...
+
+    async def replay_all(self, batch: Sequence[tuple[str, Outgoing]]) -> Sequence[Published]:
+        """Publish jobs and drop the letters with these ids."""
         ...
 
 
@@ -68,3 +81,27 @@ class PagedWalk(PlainWalk):
         if page:
             self._after = page[-1].id
         return page
+
+
+class BatchedWalk(PagedWalk):
+    """Settles a page in a few round trips, however many letters it has.
+
+    :param admin: it settles many letters at once.
+    """
+
+    def __init__(self, admin: HasBatches, queue: str, number_of: Callable[[str], Any], newest: Any) -> None:
+        super().__init__(admin, queue, number_of, newest)
+        self._batches = admin
+
+    async def drop(self, letters: Sequence[Letter]) -> int:
+        """Forget letters; return how many were still there."""
+        return await self._batches.drop_all([letter.id for letter in letters]) if letters else 0
+
+    async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
+        """Publish jobs and drop their letters; one by one, if the broker refuses them together."""
+        try:
+            return await self._batches.replay_all([(letter.id, job) for letter, job in batch])
+        except BrokerUnavailable:  # perhaps for the size of one of them
+            if len(batch) == 1:
+                raise
+            return await super().replay(batch)

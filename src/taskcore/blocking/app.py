@@ -237,9 +237,9 @@ class SyncDeadLetters:
         """Count the dead letters of a queue."""
         return self._run(DeadLetters.count, queue)
 
-    def causes(self, queue: str = "default") -> Sequence[Cause]:
-        """Group the dead letters of a queue by what they died of."""
-        return self._run(DeadLetters.causes, queue)
+    def causes(self, queue: str = "default", *, limit: int | None = None) -> Sequence[Cause]:
+        """Group dead letters by what they died of; see :meth:`taskcore.deadletter.DeadLetters.causes`."""
+        return self._run(partial(DeadLetters.causes, limit=limit), queue)
 
     def settle(self, queue: str = "default", *, by: Callable[[DeadLetter], LetterVerdict]) -> SettledLetters:
         """Settle all dead letters of a queue in one pass; see :meth:`taskcore.deadletter.DeadLetters.settle`."""

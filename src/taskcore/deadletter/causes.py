@@ -1,24 +1,20 @@
 """Causes: dead letters that died of the same, as one group.
 
-A cause is named by a fingerprint of what was recorded at the burial: the task, the kind of the reason, the type of the
-last error, and the function in which it was raised. Line numbers do not count: a deployment would split each group.
-Where there is no such function, the text counts, without its numbers, ids and quoted parts.
+A cause is named by a fingerprint: the task, and what the worker noted of the death when it buried the job, see
+:mod:`taskcore.toolkit.deaths`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Final
 
 from taskcore.envelope import ErrorRecord
+from taskcore.toolkit.deaths import death
 from taskcore.toolkit.values import PublicValue
 
 __all__ = ["Cause", "fingerprint", "why"]
 
-LINE: Final = re.compile(r":\d+(?= in )")  #: of a place
-VARIABLE: Final = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\b[0-9a-fA-F-]*\d[0-9a-fA-F-]*\b|/[^\s:,;]+""")
-TEXT_COUNTS: Final = 120  #: characters of a text in which two causes can differ
 TEXT_SHOWN: Final = 200
 
 
@@ -45,15 +41,14 @@ class Cause(PublicValue, frozen=True, kw_only=True):
     newest: str
 
 
-def fingerprint(task: str, reason: str, error: ErrorRecord | None) -> str:
-    """Name the cause of a death by 8 hex digits."""
-    kind, _, rest = reason.partition(":")
-    parts = [task, kind, "", "", ""]
-    if error is not None:
-        parts[2:4] = error.type, LINE.sub("", error.where)
-    if error is None or not error.where:
-        parts[4] = VARIABLE.sub("#", rest if error is None else error.message)[:TEXT_COUNTS]
-    return hashlib.blake2s("\0".join(parts).encode(errors="replace"), digest_size=4).hexdigest()
+def fingerprint(task: str, reason: str, error: ErrorRecord | None, *, noted: str = "") -> str:
+    """Name the cause of a death by 8 hex digits.
+
+    :param error: the last error; None if there was none.
+    :param noted: what the worker noted at the burial; empty for a letter that has no such note.
+    """
+    died_of = noted or death(reason, () if error is None else (error,))
+    return hashlib.blake2s(f"{task}\0{died_of}".encode(errors="replace"), digest_size=4).hexdigest()
 
 
 def why(reason: str, error: ErrorRecord | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias
@@ -167,11 +168,21 @@ class DeadLetters:
 
     # ── all of them, in one pass ──
 
-    async def causes(self, queue: str = "default") -> Sequence[Cause]:
-        """Group the dead letters of a queue by what they died of; the largest groups first."""
+    async def causes(self, queue: str = "default", *, limit: int | None = None) -> Sequence[Cause]:
+        """Group the dead letters of a queue by what they died of; the largest groups first.
+
+        :param limit: how many letters to read, of those that the broker shows first; None: all that there are now.
+        :raises InvalidSetting: the limit is no whole number above zero (TC104).
+        """
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise InvalidSetting(
+                f"limit={shorten_repr(limit)} is no whole number above zero", fix="for example limit=10_000"
+            )
         causes: dict[str, Cause] = {}
+        left = sys.maxsize if limit is None else limit
         async with self._admin.walk(check_name("queue", queue)) as walk:
-            while page := await walk.page(WALK_PAGE):
+            while page := await walk.page(min(WALK_PAGE, left)) if left else ():
+                left -= len(page)
                 for one in page:
                     letter = open_letter(one, self._codec)
                     name = letter.cause

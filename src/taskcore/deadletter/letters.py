@@ -55,7 +55,8 @@ class DeadLetter(PublicValue, frozen=True, kw_only=True):
     @property
     def cause(self) -> str:
         """The fingerprint of its cause; letters that died of the same have the same, see ``DeadLetters.causes``."""
-        return fingerprint(self.task, self.reason, self.trail.errors[-1] if self.trail.errors else None)
+        trail = self.trail
+        return fingerprint(self.task, self.reason, trail.errors[-1] if trail.errors else None, noted=trail.cause)
 
 
 class BuriedJob(PublicValue, frozen=True, kw_only=True):

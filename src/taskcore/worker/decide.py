@@ -196,5 +196,4 @@ def _log_without_error(job: Execution, outcome: Outcome, verdict: Verdict, extra
     elif isinstance(verdict, Bury):
         log.error("job %s of %s is dead: %s", job.id, task, verdict.reason, extra=extra)
     elif isinstance(outcome, Deferred):
-        text = "job %s of %s is deferred for %.1f s: %s"
-        log.debug(text, job.id, task, outcome.after, outcome.why, extra=extra)
+        log.debug("job %s of %s is deferred for %.1f s: %s", job.id, task, outcome.after, outcome.why, extra=extra)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcore.envelope import encode_trail
 from taskcore.errors import UnreadableRecord
 from taskcore.lifecycle import (
     Ack,
@@ -16,6 +15,7 @@ from taskcore.lifecycle import (
     Returned,
     Unencodable,
     Verdict,
+    bury,
 )
 from taskcore.observe import Events
 from taskcore.records import Records
@@ -137,4 +137,4 @@ def _verdict_of_existing(outcome: bytes, one: Settlement) -> Verdict:
             return one.verdict
         return verdict_of_stored(outcome, one.verdict, one.job.trail)
     except UnreadableRecord as error:
-        return Bury(error.what, encode_trail(one.job.trail))
+        return bury(error.what, one.job.trail)

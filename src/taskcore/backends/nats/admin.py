@@ -48,13 +48,8 @@ class NatsAdmin(NatsLetters):
     async def _stats(self, queue: str) -> QueueStats:
         names = self._streams.named(queue)
         before = jetstream.wall_clock()
-        stream, consumer, dead = await self._link.api_all(
-            [
-                (f"STREAM.INFO.{names.name}", None),
-                (f"CONSUMER.INFO.{names.name}.worker", None),
-                (f"STREAM.INFO.{names.dead_name}", None),
-            ]
-        )
+        calls = [f"STREAM.INFO.{names.name}", f"CONSUMER.INFO.{names.name}.worker", f"STREAM.INFO.{names.dead_name}"]
+        stream, consumer, dead = await self._link.api_all([(call, None) for call in calls])
         buried = 0 if "error" in dead else int(dead["state"]["messages"])
         if "error" in stream:
             return QueueStats(ready=0, leased=0, scheduled=0, dead=buried)
@@ -94,12 +89,8 @@ class NatsAdmin(NatsLetters):
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Say where the job is; a lease that ran out counts as one until the job is handed out again."""
         names = self._streams.named(queue)
-        message, consumer = await self._link.api_all(
-            [
-                jetstream.message_call(names.name, last_by_subj=f"{names.either}{job_token(job_id)}"),
-                (f"CONSUMER.INFO.{names.name}.worker", None),
-            ]
-        )
+        last = jetstream.message_call(names.name, last_by_subj=f"{names.either}{job_token(job_id)}")
+        message, consumer = await self._link.api_all([last, (f"CONSUMER.INFO.{names.name}.worker", None)])
         found = jetstream.stored_in(message)
         if found is None:
             return None

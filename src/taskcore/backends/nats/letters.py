@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from taskcore.backend import Letter, Outgoing, Published, Refused, Uncertain
-from taskcore.backends.letter_walks import PagedWalk
+from taskcore.backends.letter_walks import BatchedWalk
 from taskcore.backends.nats.layout import QueueStreams
 from taskcore.backends.nats.messages import unpack
 from taskcore.backends.nats.publish import publish
@@ -37,11 +37,11 @@ class NatsLetters:
         return [_letter(queue, one) for one in found]
 
     @asynccontextmanager
-    async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
+    async def walk(self, queue: str) -> AsyncIterator[BatchedWalk]:
         """Begin a pass over dead letters."""
         info = await self._link.api(f"STREAM.INFO.{self._streams.named(queue).dead_name}")
         newest = 0 if "error" in info else int(info["state"]["last_seq"])
-        yield PagedWalk(self, queue, letter_number, newest)
+        yield BatchedWalk(self, queue, letter_number, newest)
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""
@@ -54,17 +54,31 @@ class NatsLetters:
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job, then drop the letter."""
-        [answer] = await publish(self._link, self._streams, [job])
-        if not isinstance(answer, Refused | Uncertain):
-            await self.drop(letter_id)
+        [answer] = await self.replay_all([(letter_id, job)])
         return answer
+
+    async def replay_all(self, batch: Sequence[tuple[str, Outgoing]]) -> Sequence[Published]:
+        """Publish jobs, then drop their letters."""
+        answers = await publish(self._link, self._streams, [job for _, job in batch])
+        done = zip(batch, answers, strict=True)
+        await self.drop_all([letter_id for (letter_id, _), one in done if not isinstance(one, Refused | Uncertain)])
+        return answers
 
     async def drop(self, letter_id: str) -> bool:
         """Delete a dead letter."""
-        place = _place_of(letter_id)
-        if place is None or await self.letter(letter_id) is None:
-            return False
-        return await jetstream.delete_messages(self._link, self._streams.named(place[0]).dead_name, [place[1]]) > 0
+        return await self.drop_all([letter_id]) > 0
+
+    async def drop_all(self, letter_ids: Sequence[str]) -> int:
+        """Delete dead letters that are what their ids say; return how many there were."""
+        places = [place for place in map(_place_of, letter_ids) if place is not None]
+        names = {queue: self._streams.named(queue).dead_name for queue, _, _ in places}
+        calls = [jetstream.message_call(names[queue], seq=number) for queue, number, _ in places]
+        found = zip(places, map(jetstream.stored_in, await self._link.api_all(calls)), strict=True)
+        there = [
+            (queue, number) for (queue, number, token), one in found if one is not None and _token_of(one) == token
+        ]
+        numbers = {queue: [number for of, number in there if of == queue] for queue in names}
+        return sum([await jetstream.delete_messages(self._link, names[queue], numbers[queue]) for queue in names])
 
 
 def _letter(queue: str, found: jetstream.StoredMessage) -> Letter:

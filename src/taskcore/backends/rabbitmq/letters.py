@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from heapq import nsmallest
+from operator import attrgetter
+from typing import TypeAlias
 
 import anyio
 import msgspec
@@ -33,9 +35,10 @@ from taskcore.toolkit.failpoints import failpoint
 __all__ = ["RabbitWalk", "browse_names", "browse_page", "queue_of", "walk_letters"]
 
 BROWSED_AT_ONCE = 500  #: messages asked for at once
+PAGES_ON_A_CHANNEL, MOST_CHANNELS = 4, 100  #: to settle a message, a server searches all that its channel holds
 QUIET_AFTER = 0.1  #: seconds without a message, after which the browser counts whether there is one
-RETURN_CHECKS, RETURN_CHECK_PAUSE = 40, 0.005  #: until all messages are back in their queue; seconds
-RETURNED_BETWEEN_CHECKS = 250  #: messages that a server returns in such a pause, at least
+RETURN_CHECK_PAUSE, RETURN_PATIENCE = 0.005, 2.0  #: seconds between two counts; in which one more message returns
+RETURNED_A_SECOND = 2_000  #: messages that a server returns in a second, at least
 STEP_TIMEOUTS = 4  #: of a call, for what is done in several calls
 NAME = re.compile(r"[A-Za-z0-9_.:@#,/+ -]{1,200}")  #: of a queue, as the protocol takes it
 EXTRA_LETTERS = 100  #: kept in memory beyond those of a page
@@ -50,98 +53,24 @@ REASONS = {
 
 
 class Browsed(msgspec.Struct, frozen=True):
-    """One message, seen and not taken."""
+    """One message, seen and not taken; its place is its channel, and its number there."""
 
-    tag: int
+    place: Place
     properties: frames.Properties
     body: bytes
 
 
-class Browser(FilteredChannel):
-    """One pass through a queue, from its head, on a channel of its own.
+class BrowsingChannel(FilteredChannel):
+    """One of the channels of a browser."""
 
-    :param count: how many messages there are now; later ones are left to the next browser. None: there is no such
-        queue. A count of 0 is not trusted, because a node says so of every queue in its first seconds: then everything
-        that comes is read.
-    """
-
-    def __init__(
-        self,
-        connection: FilteredConnection,
-        channel: AbstractChannel,
-        admin: AdminChannel,
-        queue: str,
-        count: int | None,
-    ) -> None:
-        self._admin, self._queue = admin, queue
-        self._counted = count
-        self._count = math.inf if count == 0 else count or 0
-        self._buffer: deque[Browsed] = deque()
-        self._news = asyncio.Event()
-        self._ended_why = ""
-        self.seen = 0
-        self.dropped = 0
-        self.settling = asyncio.Lock()  #: held while what was seen is replayed: only then it may return
+    def __init__(self, connection: FilteredConnection, channel: AbstractChannel, browser: Browser) -> None:
+        self._browser = browser
         super().__init__(connection, channel)
-
-    async def messages(self) -> AsyncIterator[Browsed]:
-        """Yield every message, oldest first."""
-        while self.seen < self._count:
-            await run_detached(self._ask_for_more(), timeout=self.connection.timeout)
-            for _ in range(BROWSED_AT_ONCE):
-                if self.seen == self._count or (not self._buffer and not await self._wait_for_more()):
-                    return
-                self.seen += 1
-                yield self._buffer.popleft()
-
-    def drop(self, tag: int) -> None:
-        """Remove a message from the queue."""
-        self.dropped += 1
-        self.write(frames.ack(self.number, tag, multiple=False))
-
-    async def leave(self) -> None:
-        """Return what was not dropped, and end when it is back: the next browser trusts the count."""
-        async with self.settling:
-            try:
-                if self.consumer:
-                    # In one write, for the next browser to find everything: first no more deliveries, then all return.
-                    self.write(frames.cancel(self.number, self.consumer) + frames.nack(self.number, 0, multiple=True))
-                    await self.sync(BROWSED_AT_ONCE)
-            finally:
-                await self.close()
-            for _ in range(RETURN_CHECKS + self.seen // RETURNED_BETWEEN_CHECKS):
-                if (await self._admin.count(self._queue) or 0) >= (self._counted or self.seen) - self.dropped:
-                    break
-                await asyncio.sleep(RETURN_CHECK_PAUSE)
-
-    async def _ask_for_more(self) -> None:
-        if self.consumer:
-            self.write(frames.cancel(self.number, self.consumer))
-        await self.consume(self._queue, BROWSED_AT_ONCE)
-
-    async def _wait_for_more(self) -> bool:
-        """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
-        until = asyncio.get_running_loop().time() + self.connection.timeout
-        while not self._buffer:
-            if asyncio.get_running_loop().time() > until:
-                raise TimeoutError("the broker counts messages, and sends none")
-            self._news.clear()
-            if self._ended_why:
-                raise ConnectionError(self._ended_why)
-            try:
-                async with asyncio.timeout(QUIET_AFTER):
-                    await self._news.wait()
-            except TimeoutError:
-                counted = await self._admin.count(self._queue)
-                await self.sync(BROWSED_AT_ONCE)  # what was on its way is here now
-                if not self._buffer and (not counted or self._count == math.inf):  # a wrong count is not trusted again
-                    return False
-        return True
 
     def on_message(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:  # noqa: ARG002
         """Buffer a delivery."""
-        self._buffer.append(Browsed(tag, frames.read_properties(properties), body))
-        self._news.set()
+        self._browser.buffer.append(Browsed((self, tag), frames.read_properties(properties), body))
+        self._browser.news.set()
 
     def on_cancel(self) -> None:
         """End: the queue is gone."""
@@ -149,8 +78,109 @@ class Browser(FilteredChannel):
 
     def on_close(self, why: str) -> None:
         """End."""
-        self._ended_why = why
-        self._news.set()
+        self._browser.ended_why = why
+        self._browser.news.set()
+
+
+Place: TypeAlias = tuple[BrowsingChannel, int]
+
+
+class Browser:
+    """One pass through a queue, from its head.
+
+    :param count: how many messages there are now; later ones are left to the next browser. None: there is no queue. A
+        0 is not trusted, because a node says so of every queue in its first seconds: then all that comes is read.
+    """
+
+    def __init__(self, admin: AdminChannel, queue: str, count: int | None) -> None:
+        self._admin, self.queue = admin, queue
+        self._counted = count
+        self._count = math.inf if count == 0 else count or 0
+        self._channels: list[BrowsingChannel] = []
+        self._pages_asked = 0
+        self.buffer: deque[Browsed] = deque()
+        self.news = asyncio.Event()
+        self.ended_why = ""
+        self.seen = self.dropped = 0
+        self.timeout = admin.connector.address.timeout
+        self.settling = asyncio.Lock()  #: held while what is seen or was seen is changed: only then it may return
+
+    async def messages(self) -> AsyncIterator[Browsed]:
+        """Yield every message, oldest first."""
+        while self.seen < self._count:
+            await run_detached(self._ask_for_more(), timeout=self.timeout)
+            for _ in range(BROWSED_AT_ONCE):
+                if self.seen == self._count or (not self.buffer and not await self._wait_for_more()):
+                    return
+                self.seen += 1
+                yield self.buffer.popleft()
+
+    def drop(self, place: Place) -> None:
+        """Remove a message from the queue."""
+        channel, tag = place
+        channel.write(frames.ack(channel.number, tag, multiple=False))
+        self.dropped += 1
+
+    async def leave(self) -> None:
+        """Return what was not dropped, and end when it is back: the next browser trusts the count."""
+        async with self.settling:
+            self.ended_why = self.ended_why or "it was left"
+            with suppress(OSError):  # a channel that is lost returns all by itself
+                self._stop_consuming()
+            for channel in self._channels:
+                with suppress(OSError):
+                    channel.write(frames.nack(channel.number, 0, multiple=True))
+                    await channel.sync(BROWSED_AT_ONCE)
+                await channel.close()
+            await self._wait_for_return((self._counted or self.seen) - self.dropped)
+
+    async def _wait_for_return(self, wanted: int) -> None:
+        """Wait until so many messages are in the queue, or until no more of them return."""
+        most, patience = -1, 0.0
+        while (counted := await self._admin.count(self.queue) or 0) < wanted:
+            now = asyncio.get_running_loop().time()
+            if counted > most:
+                most, patience = counted, now + RETURN_PATIENCE
+            elif now > patience:
+                break
+            await asyncio.sleep(RETURN_CHECK_PAUSE)
+
+    async def _ask_for_more(self) -> None:
+        async with self.settling:
+            self._check()
+            self._stop_consuming()
+            if self._pages_asked % PAGES_ON_A_CHANNEL == 0 and len(self._channels) < MOST_CHANNELS:
+                connection = await self._admin.connection.open()
+                self._channels.append(BrowsingChannel(connection, await connection.channel(), self))
+            self._pages_asked += 1
+            await self._channels[-1].consume(self.queue, BROWSED_AT_ONCE)
+
+    def _stop_consuming(self) -> None:
+        channel = self._channels[-1] if self._channels else None
+        if channel is not None and channel.consumer:
+            channel.write(frames.cancel(channel.number, channel.consumer))
+
+    async def _wait_for_more(self) -> bool:
+        """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
+        until = asyncio.get_running_loop().time() + self.timeout
+        while not self.buffer:
+            if asyncio.get_running_loop().time() > until:
+                raise TimeoutError("the broker counts messages, and sends none")
+            self.news.clear()
+            self._check()
+            try:
+                async with asyncio.timeout(QUIET_AFTER):
+                    await self.news.wait()
+            except TimeoutError:
+                counted = await self._admin.count(self.queue)
+                await self._channels[-1].sync(BROWSED_AT_ONCE)  # what was on its way is here now
+                if not self.buffer and (not counted or self._count == math.inf):  # a wrong count is not trusted again
+                    return False
+        return True
+
+    def _check(self) -> None:
+        if self.ended_why:
+            raise ConnectionError(self.ended_why)
 
 
 @asynccontextmanager
@@ -164,17 +194,13 @@ async def browse(admin: AdminChannel, queue: str) -> AsyncIterator[Browser]:
         async with AsyncExitStack() as locked:
             async with asyncio.timeout(within):
                 await locked.enter_async_context(admin.exclusive(f"{queue}.reader"))
-            browser = await run_detached(_open_browser(admin, queue, await admin.count(queue)), timeout=within)
+            browser = Browser(admin, queue, await admin.count(queue))
             try:
                 yield browser
             finally:
-                with anyio.CancelScope(shield=True), suppress(OSError):  # a channel that is lost returns all by itself
-                    await run_detached(browser.leave(), timeout=STEP_TIMEOUTS * within)
-
-
-async def _open_browser(admin: AdminChannel, queue: str, count: int | None) -> Browser:
-    connection = await admin.connection.open()
-    return Browser(connection, await connection.channel(), admin, queue, count)
+                limit = STEP_TIMEOUTS * within + browser.seen / RETURNED_A_SECOND
+                with anyio.CancelScope(shield=True), suppress(OSError):
+                    await run_detached(browser.leave(), timeout=limit)
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────
@@ -190,7 +216,7 @@ async def browse_names(admin: AdminChannel, *, without: str = "") -> list[str]:
         async for message in browser.messages():
             name = message.body.decode(errors="replace")
             if name in found or name == without:  # added by two processes at once, or to be removed
-                browser.drop(message.tag)
+                browser.drop(message.place)
             elif NAME.fullmatch(name):  # another program may have written what no queue is called
                 found[name] = None
     return list(found)
@@ -200,10 +226,7 @@ async def browse_names(admin: AdminChannel, *, without: str = "") -> list[str]:
 
 
 class RabbitWalk:
-    """See :class:`taskcore.backend.LetterWalk`: one browser, which holds all letters that it has seen.
-
-    :param send: publishes; see :class:`taskcore.backends.rabbitmq.publish.Sender`.
-    """
+    """See :class:`taskcore.backend.LetterWalk`; ``send`` is that of :class:`.publish.Sender`."""
 
     def __init__(
         self, browser: Browser, queue: str, send: Callable[[Sequence[RabbitMessage]], Awaitable[Sequence[Published]]]
@@ -212,7 +235,7 @@ class RabbitWalk:
         self._queue = queue
         self._send = send
         self._messages = browser.messages()
-        self._tags: dict[str, list[int]] = {}  # of the letters with this id; only foreign ones can be several
+        self._places: dict[str, list[Place]] = {}  # of the letters with this id; only foreign ones are several
         self._originals: set[bytes] = set()
 
     async def page(self, limit: int) -> Sequence[Letter]:
@@ -220,10 +243,10 @@ class RabbitWalk:
         found: list[Letter] = []
         while len(found) < limit and (message := await anext(self._messages, None)) is not None:
             if self._is_copy(message):
-                self._browser.drop(message.tag)
+                self._browser.drop(message.place)
                 continue
             letter = letter_of(message, self._queue)
-            self._tags.setdefault(letter.id, []).append(message.tag)
+            self._places.setdefault(letter.id, []).append(message.place)
             found.append(letter)
         return found
 
@@ -237,18 +260,18 @@ class RabbitWalk:
 
     async def drop(self, letters: Sequence[Letter]) -> int:
         """Forget letters of this pass."""
-        before = self._browser.dropped
-        for letter in letters:
-            if tags := self._tags.get(letter.id):
-                self._browser.drop(tags.pop())
-        await self._browser.sync(BROWSED_AT_ONCE)
-        return self._browser.dropped - before
+        found = [places.pop() for letter in letters if (places := self._places.get(letter.id))]
+        for place in found:
+            self._browser.drop(place)
+        for channel in dict.fromkeys(channel for channel, _ in found):
+            await channel.sync(BROWSED_AT_ONCE)
+        return len(found)
 
     async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
         """Publish jobs and drop their letters; a caller that is cancelled in between does not part the two."""
         answers: list[Published] = []
         with anyio.CancelScope(shield=True):
-            answers += await run_detached(self._replay(batch), timeout=STEP_TIMEOUTS * self._browser.connection.timeout)
+            answers += await run_detached(self._replay(batch), timeout=STEP_TIMEOUTS * self._browser.timeout)
         return answers
 
     async def _replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
@@ -291,8 +314,8 @@ async def browse_page(walk: RabbitWalk, limit: int, after: str | None) -> list[L
     while page := await walk.page(BROWSED_AT_ONCE):
         found += [letter for letter in page if after is None or letter.id > after]
         if len(found) > 2 * limit + EXTRA_LETTERS:
-            found = nsmallest(limit, found, key=_id)
-    return nsmallest(limit, found, key=_id)
+            found = nsmallest(limit, found, key=attrgetter("id"))
+    return nsmallest(limit, found, key=attrgetter("id"))
 
 
 def letter_of(message: Browsed, queue: str) -> Letter:
@@ -314,10 +337,6 @@ def letter_of(message: Browsed, queue: str) -> Letter:
         reason=reason.decode(errors="replace"),
         when=when / 1_000_000,
     )
-
-
-def _id(letter: Letter) -> str:
-    return letter.id
 
 
 def _word(message_id: bytes) -> str:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
-from taskcore.backends.letter_walks import PagedWalk
+from taskcore.backends.letter_walks import BatchedWalk
 from taskcore.backends.redis.layout import HEADS, PEEK, PLACE, PURGE, STATS
 from taskcore.backends.redis.messages import letter_number, letter_of, split_letter_id
 from taskcore.backends.redis.publish import RedisPublisher
@@ -124,12 +124,12 @@ class RedisAdmin:
             limit //= 2
 
     @asynccontextmanager
-    async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
+    async def walk(self, queue: str) -> AsyncIterator[BatchedWalk]:
         """Begin a pass over dead letters."""
         key = self._keys_of(queue).letters
         newest = await self._entries(key, "XREVRANGE", "+", "-")
         last = letter_of(queue, *newest[0]).id if newest else ""
-        yield PagedWalk(self, queue, letter_number, letter_number(last))
+        yield BatchedWalk(self, queue, letter_number, letter_number(last))
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""
@@ -143,18 +143,31 @@ class RedisAdmin:
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job and delete the letter: in one step if it goes back to its queue, else in this order."""
-        place = split_letter_id(letter_id)
-        here = place is not None and place[0] == job.queue
-        [published] = await self._publisher.publish_in(job.queue, [job], letter=place[1] if here and place else "")
-        if not here and not isinstance(published, Refused | Uncertain):
-            await self.drop(letter_id)
+        [published] = await self.replay_all([(letter_id, job)])
         return published
+
+    async def replay_all(self, batch: Sequence[tuple[str, Outgoing]]) -> Sequence[Published]:
+        """Publish jobs and delete letters, as ``replay``, a script for each queue and each 500 of them."""
+        places = [split_letter_id(letter_id) or ("", "") for letter_id, _ in batch]
+        here = [entry if queue == job.queue else "" for (queue, entry), (_, job) in zip(places, batch, strict=True)]
+        answers = await self._publisher.publish([job for _, job in batch], here)
+        elsewhere = zip(batch, here, answers, strict=True)
+        await self.drop_all(
+            [one[0] for one, entry, answer in elsewhere if not entry and not isinstance(answer, Refused | Uncertain)]
+        )
+        return answers
 
     async def drop(self, letter_id: str) -> bool:
         """Delete a dead letter; return whether it was there."""
-        place = split_letter_id(letter_id)
-        if place is None:
-            return False
-        key = self._keys_of(place[0]).letters
-        [dropped] = await self._link.call("ask", key, ("XDEL", key, place[1]))
-        return bool(dropped)
+        return await self.drop_all([letter_id]) > 0
+
+    async def drop_all(self, letter_ids: Sequence[str]) -> int:
+        """Delete dead letters, a command for each queue; return how many there were."""
+        places = [place for letter_id in letter_ids if (place := split_letter_id(letter_id)) is not None]
+        dropped = 0
+        for queue in dict.fromkeys(queue for queue, _ in places):
+            key = self._keys_of(queue).letters
+            entries = [entry for of, entry in places if of == queue]
+            [count] = await self._link.call("ask", key, ("XDEL", key, *entries))
+            dropped += int(count)
+        return dropped

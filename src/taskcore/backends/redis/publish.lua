@@ -10,22 +10,24 @@
 --          wake          list: one token if a worker may have something to do
 --
 --   ARGV   1  limit      jobs and dead letters that the queue may hold
---          2  letter     the dead letter to delete in the same step; '' for none
+--          2  letters    the number of dead letters at the end: as many as jobs, or none
 --          3  touch      '1': write something even if every job is a duplicate, because WAIT follows
 --          4  plain      the number of plain jobs; then their ids …, then their envelopes …
 --          then, for every other job (delayed, or with a trail): id, delay in ms, trail, envelope
+--          then, for every job: the dead letter that is deleted in the same step; '' for none
 --
 -- No id may be twice in a batch. Two answers: one sign a job, plain jobs first (S stored, D duplicate, F full, X: an
 -- entry of another program has the last id of the stream); and whether the stream existed before.
 local jobs, schedule, bodies, places, ended, ended_before, letters, wake = unpack(KEYS)
-local limit, letter, touch, plain = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
+local limit, replayed, touch, plain = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local call = redis.call
 local woken = call('LLEN', wake) -- a key of another type fails here, before anything is written
-local others = 2 * plain + 5
+local others, last = 2 * plain + 5, #ARGV - replayed
 local ids = {unpack(ARGV, 5, plain + 4)}
 local count = plain
-if others <= #ARGV then call('HLEN', bodies) end
-for at = others, #ARGV, 4 do
+if others <= last then call('HLEN', bodies) end
+if replayed > 0 then call('XLEN', letters) end
+for at = others, last, 4 do
   count = count + 1
   ids[count] = ARGV[at]
 end
@@ -41,7 +43,7 @@ end
 local length = call('XLEN', jobs)
 local existed = length > 0 and 1 or call('EXISTS', jobs)
 local room = limit - length - call('ZCARD', schedule) - call('XLEN', letters)
-if letter ~= '' then room = room + 1 end
+room = room + replayed
 
 local signs, new_places, filled = {}, {}, 0
 local has_news, now = false, nil
@@ -97,6 +99,9 @@ for index = plain + 1, count do
 end
 
 if filled > 0 then call('HSET', places, unpack(new_places)) end
-if letter ~= '' and signs[1] ~= 'F' and signs[1] ~= 'X' then call('XDEL', letters, letter) end
+for index = 1, replayed do
+  local letter = ARGV[last + index]
+  if letter ~= '' and signs[index] ~= 'F' and signs[index] ~= 'X' then call('XDEL', letters, letter) end
+end
 if has_news and woken == 0 then call('LPUSH', wake, 1) end
 return {table.concat(signs), existed}

@@ -39,17 +39,19 @@ class RedisPublisher:
             keys = self._keys[queue] = QueueKeys(self._options.prefix, queue)
         return keys
 
-    async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Outgoing], letters: Sequence[str] = ()) -> Sequence[Published]:
         """Store the jobs, a script for each queue and each 500 of them.
 
+        :param letters: for each job a dead letter of its queue, deleted in the same step; "" for none.
         :raises BrokerUnavailable: surely none of them was stored.
         """
         if len(batch) == 1:
-            return await self.publish_in(batch[0].queue, batch)
+            return await self._publish_in(batch[0].queue, batch, letters)
         answers: dict[int, Published] = {}
         for queue, indexes in _portions(batch):
             try:
-                portion = await self.publish_in(queue, [batch[index] for index in indexes])
+                replayed = [letters[index] for index in indexes] if letters else ()
+                portion = await self._publish_in(queue, [batch[index] for index in indexes], replayed)
             except BrokerUnavailable as error:
                 if not answers:
                     raise
@@ -57,26 +59,28 @@ class RedisPublisher:
             answers.update(zip(indexes, portion, strict=True))
         return [answers[index] for index in range(len(batch))]
 
-    async def publish_in(self, queue: str, jobs: Sequence[Outgoing], *, letter: str = "") -> list[Published]:
-        """Store jobs of one queue by one script; with ``letter``, delete that dead letter in the same step."""
+    async def _publish_in(self, queue: str, jobs: Sequence[Outgoing], letters: Sequence[str]) -> list[Published]:
+        """Store jobs of one queue by one script, and delete the letters that they replay."""
         plain = [job for job in jobs if job.delay <= 0 and not job.trail]
-        arguments: list[Any] = [self._options.limit, letter, int(self._options.wait > 0), len(plain)]
+        arguments: list[Any] = [self._options.limit, len(letters), int(self._options.wait > 0), len(plain)]
         arguments += [job.id for job in plain]
         arguments += [job.envelope for job in plain]
         if len(plain) < len(jobs):
-            return await self._publish_mixed(queue, jobs, len(plain), arguments)
-        return await self._publish_ordered(queue, arguments, len(jobs))
+            return await self._publish_mixed(queue, jobs, letters, arguments)
+        return await self._publish_ordered(queue, [*arguments, *letters], len(jobs))
 
     async def _publish_mixed(
-        self, queue: str, jobs: Sequence[Outgoing], plain: int, arguments: list[Any]
+        self, queue: str, jobs: Sequence[Outgoing], letters: Sequence[str], arguments: list[Any]
     ) -> list[Published]:
         """Add the jobs with a delay or a trail, which the script takes behind the plain ones."""
-        others = [job for job in jobs if job.delay > 0 or job.trail]
-        for job in others:
-            arguments += (job.id, math.ceil(job.delay * 1000), job.trail, job.envelope)
-        answers = await self._publish_ordered(queue, arguments, len(jobs))
-        first, second = iter(answers[:plain]), iter(answers[plain:])
-        return [next(second if job.delay > 0 or job.trail else first) for job in jobs]
+        order = sorted(range(len(jobs)), key=lambda index: jobs[index].delay > 0 or bool(jobs[index].trail))
+        for index in order:
+            job = jobs[index]
+            if job.delay > 0 or job.trail:
+                arguments += (job.id, math.ceil(job.delay * 1000), job.trail, job.envelope)
+        arguments += [letters[index] for index in order if letters]
+        answers = dict(zip(order, await self._publish_ordered(queue, arguments, len(jobs)), strict=True))
+        return [answers[index] for index in range(len(jobs))]
 
     async def _publish_ordered(self, queue: str, arguments: list[Any], number: int) -> list[Published]:
         """Run the script; once more if its reply was lost, which is safe because the script knows the ids by then."""

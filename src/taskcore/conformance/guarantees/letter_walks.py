@@ -108,7 +108,7 @@ async def a_letter_is_dropped_by_one_pass(harness: Harness) -> None:
 
 @check(LETTER_CHECKS, "C13", "C5", needs="dead_letters")
 async def replays_are_counted(harness: Harness) -> None:
-    """Letters that died of the same are one cause, and each knows how many replays led to it."""
+    """Letters that died of the same have one cause, noted at their burial; each knows how many replays led to it."""
     router, queue = Router(), harness.queue()
 
     @router.task(name=harness.name("ship"), queue=queue, retry=None)
@@ -123,6 +123,8 @@ async def replays_are_counted(harness: Harness) -> None:
     causes = await app.dead_letters.causes(queue)
     require([cause.letters for cause in causes] == [2, 1], f"two causes of 2 and 1 letters, found: {causes}")
     require({cause.task for cause in causes} == {ship.name}, f"a cause names another task: {causes}")
+    noted = {letter.cause: letter.trail.cause for letter in await letters_of(app, queue)}
+    require(len(set(noted.values()) - {""}) == len(noted), f"workers did not note what jobs died of: {noted}")
 
     def again(letter: DeadLetter) -> LetterVerdict:
         return "replay" if letter.cause == causes[1].fingerprint else "keep"
