@@ -55,7 +55,7 @@ REASONS = {
 class Browsed(msgspec.Struct, frozen=True):
     """One message, seen and not taken; its place is its channel, and its number there."""
 
-    place: Place
+    place: BrowsedAt
     properties: frames.Properties
     body: bytes
 
@@ -82,7 +82,7 @@ class BrowsingChannel(FilteredChannel):
         self._browser.news.set()
 
 
-Place: TypeAlias = tuple[BrowsingChannel, int]
+BrowsedAt: TypeAlias = tuple[BrowsingChannel, int]
 
 
 class Browser:
@@ -115,7 +115,7 @@ class Browser:
                 self.seen += 1
                 yield self.buffer.popleft()
 
-    def drop(self, place: Place) -> None:
+    def drop(self, place: BrowsedAt) -> None:
         """Remove a message from the queue."""
         channel, tag = place
         channel.write(frames.ack(channel.number, tag, multiple=False))
@@ -235,7 +235,7 @@ class RabbitWalk:
         self._queue = queue
         self._send = send
         self._messages = browser.messages()
-        self._places: dict[str, list[Place]] = {}  # of the letters with this id; only foreign ones are several
+        self._places: dict[str, list[BrowsedAt]] = {}  # of the letters with this id; only foreign ones are several
         self._originals: set[bytes] = set()
 
     async def page(self, limit: int) -> Sequence[Letter]:
