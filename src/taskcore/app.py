@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from taskcore.adapters import BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
-from taskcore.client.host import AppHost, checked_calls
+from taskcore.client.host import AppHost, EnvelopeCodec, check_name, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
-from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.observe import Event, Events, WorkerStatus
 from taskcore.router import Router, any_task, tasks_of
 from taskcore.task import Call, Job, Task
@@ -76,6 +75,7 @@ class App(Router):
         self._events = Events()
         layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware, lifespan=lifespan)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
+        self._host.begin_workflow = self.workflow
         self._lifespan = None if lifespan is None else partial(lifespan, self)
         #: Functions that stand in for dependencies in workers of this process: ``app.overrides[get_db] = fake_db``.
         self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}

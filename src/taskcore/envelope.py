@@ -243,12 +243,10 @@ def is_safe_id(text: str) -> bool:
 class NewerFormat(MalformedEnvelope):
     """The envelope has a newer format than this program reads; a newer worker can read it.
 
-    :ivar job_id, task: as far as they can be read.
-    :ivar data: the bytes of the envelope, for a feature that knows the format.
+    :ivar job_id, task, data: as far as they can be read; the bytes, for a feature that knows the format.
     """
 
-    job_id = "?"
-    task = "?"
+    job_id = task = "?"
     data = b""
 
 

@@ -25,8 +25,9 @@ from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 from taskcore.toolkit.units import Duration, seconds_of
 from taskcore.toolkit.values import PublicValue
 
-if TYPE_CHECKING:  # imported when it is needed: see sync
+if TYPE_CHECKING:  # imported when they are needed: see sync and then
     from taskcore.blocking import SyncTask
+    from taskcore.workflows import Chain, TakesFirst
 
 __all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
 
@@ -47,15 +48,16 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False, eq=False):
     def __repr__(self) -> str:
         return f"<Call {self.task.name} {len(self.payload)} bytes>"
 
+    def then(self, task: TakesFirst[R_co, P, T], /, *args: P.args, **kwargs: P.kwargs) -> Chain[T]:
+        """Begin a chain: the result of this call is the first argument of a next task; ``submit`` sends all of it."""
+        return import_module("taskcore.workflows").Chain.begin(self).then(task, *args, **kwargs)  # type: ignore[no-any-return]
+
 
 class Bridge(Protocol):
     """Runs coroutine functions for threads that have no event loop."""
 
     def __call__(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function in the app's loop and wait for it.
-
-        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
-        """
+        """Run one in the app's loop and wait for it; ``NotRunning`` (TC106) in a thread whose loop it would block."""
         ...
 
 
@@ -188,14 +190,13 @@ class Task(Generic[P, R]):
 
     def pack(self, options: CallOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
         """Check and pack the arguments, as :meth:`call` does, with options."""
-        rule = self.spec.key
-        if rule is None or options.key is not None:
+        if self.spec.key is None or options.key is not None:
             return Call(self, self.contract.pack(args, kwargs), options.key, options)
         arguments = self.contract.bind(args, kwargs)
-        return Call(self, self.contract.encode(arguments), self._key(rule, arguments), options)
+        return Call(self, self.contract.encode(arguments), self.key_of(arguments, self.spec.key), options)
 
-    def _key(self, rule: Key, arguments: Any) -> str | None:
-        key: Any
+    def key_of(self, arguments: Any, rule: Key) -> str | None:
+        """Make the key of a call by the task's rule."""
         try:
             key = self.contract.invoke(rule, arguments) if callable(rule) else self.contract.key_of(arguments, rule)
         except InvalidArguments:
@@ -213,8 +214,7 @@ class Task(Generic[P, R]):
             f"{self.name}: the idempotency key of this call cannot be used; nothing was sent",
             facts=[f"the key is {short_repr(key)}"],
             public_facts=[f"the key is of type {kind_of(key)}"],
-            fix="a key is a text that is not empty and has no half of a surrogate pair; for a call without a "
-            "key, a key function returns None",
+            fix="return a text that is not empty and has no half of a surrogate pair, or None for a call without a key",
         )
 
 
@@ -239,33 +239,33 @@ class PlainTask(Task[P, R]):
 class ConfiguredTask(Generic[P, R]):
     """A task with other options for one call."""
 
-    __slots__ = ("_options", "_task")
+    __slots__ = ("options", "task")
 
     def __init__(self, task: Task[P, R], options: CallOptions) -> None:
-        self._task = task
-        self._options = options
+        self.task = task
+        self.options = options
 
     def __repr__(self) -> str:
-        return repr(self._task)
+        return repr(self.task)
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments, as :meth:`Task.call` does."""
-        return self._task.pack(self._options, args, kwargs)
+        return self.task.pack(self.options, args, kwargs)
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job, as :meth:`Task.enqueue` does."""
-        return await self._task.host.send(self._task.pack(self._options, args, kwargs))
+        return await self.task.host.send(self.task.pack(self.options, args, kwargs))
 
     def job(self, id: str, *, queue: str | None = None) -> Job[R]:
         """Make the handle of a job that was sent with these options; see :meth:`Task.job`."""
-        return self._task.job(id, queue=queue or self._options.queue)
+        return self.task.job(id, queue=queue or self.options.queue)
 
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""
         from taskcore.blocking import SyncTask  # noqa: PLC0415 - most programs make no blocking calls
 
-        return SyncTask(self, self._task.host)
+        return SyncTask(self, self.task.host)
 
 
 class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):

@@ -9,11 +9,11 @@ import pytest
 
 from taskcore.supervisor.autoscale import QUIET_LOOKS, Load, Trend, decide
 from taskcore.supervisor.deaths import FIRST_DELAY, LONGEST_DELAY, OutOfMemory, Restarts, describe
-from taskcore.supervisor.plan import Step, View, next_step
+from taskcore.supervisor.plan import ScalingStep, View, next_step
 
 STARTING, SETTLED, LEAVING = View(is_settled=False), View(is_settled=True), View(is_settled=False, is_leaving=True)
 WORN = View(is_settled=True, is_worn=True)
-WAIT = Step("wait")
+WAIT = ScalingStep("wait")
 
 IDLE = Load(ready=0, oldest=None, running=0, utilisation=0.0)
 STEADY = Load(ready=0, oldest=None, running=10, utilisation=0.6)
@@ -78,19 +78,19 @@ def test_a_steady_load_leads_to_a_steady_number():
 @pytest.mark.parametrize(
     ("views", "wanted", "step"),
     [
-        ([], 2, Step("start")),
+        ([], 2, ScalingStep("start")),
         ([STARTING], 2, WAIT),  # the first starts alone
-        ([SETTLED], 2, Step("start")),
-        ([SETTLED, STARTING], 3, Step("start")),
+        ([SETTLED], 2, ScalingStep("start")),
+        ([SETTLED, STARTING], 3, ScalingStep("start")),
         ([SETTLED, SETTLED], 2, WAIT),
-        ([SETTLED, WORN], 2, Step("start")),  # the substitute first …
+        ([SETTLED, WORN], 2, ScalingStep("start")),  # the substitute first …
         ([SETTLED, WORN, STARTING], 2, WAIT),
-        ([SETTLED, WORN, SETTLED], 2, Step("retire", 1)),  # … and when it works, the worn one
+        ([SETTLED, WORN, SETTLED], 2, ScalingStep("retire", 1)),  # … and when it works, the worn one
         ([WORN, LEAVING, SETTLED], 2, WAIT),  # one at a time
-        ([WORN, WORN], 2, Step("start")),
-        ([LEAVING], 1, Step("start")),
-        ([SETTLED, SETTLED], 1, Step("retire", 0)),
-        ([SETTLED._replace(running=5), SETTLED._replace(running=1)], 1, Step("retire", 1)),  # the idlest
+        ([WORN, WORN], 2, ScalingStep("start")),
+        ([LEAVING], 1, ScalingStep("start")),
+        ([SETTLED, SETTLED], 1, ScalingStep("retire", 0)),
+        ([SETTLED._replace(running=5), SETTLED._replace(running=1)], 1, ScalingStep("retire", 1)),  # the idlest
         ([SETTLED, STARTING], 1, WAIT),
     ],
 )

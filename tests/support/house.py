@@ -42,6 +42,7 @@ FEATURES = (
     "keeping",
     "parking",
     "schedules",
+    "workflows",
     "supervisor",
     "deadletter.py",
     "soft_timeouts.py",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taskcore.components import Components
 from taskcore.config import Settings
-from taskcore.envelope import EnvelopeCodec
+from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, Call, Job, Task
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imported when they are needed: see _connect()
     from taskcore.client.client import Client
     from taskcore.client.queries import JobQueries
 
-__all__ = ["AppHost", "SendCall", "checked_calls", "not_open", "send_nothing"]
+__all__ = ["AppHost", "EnvelopeCodec", "SendCall", "check_name", "checked_calls", "not_open", "send_nothing"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -69,6 +69,7 @@ class AppHost:
     def __init__(self, codec: EnvelopeCodec, run_blocking: Bridge) -> None:
         self.codec = codec
         self.run_blocking = run_blocking
+        self.begin_workflow: Callable[..., Any]  #: the app's verb, for calls that begin a chain
         self.send: SendCall = send_nothing  #: the client's own verb while the app is open: one step less for each job
         self._client: Client | None = None
         self._queries: JobQueries | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-__all__ = ["Limits", "Step", "View", "next_step"]
+__all__ = ["Limits", "ScalingStep", "View", "next_step"]
 
 
 class Limits(NamedTuple):
@@ -36,17 +36,17 @@ class View(NamedTuple):
     running: int = 0
 
 
-class Step(NamedTuple):
+class ScalingStep(NamedTuple):
     """Start a process, retire the one with this number, or wait."""
 
     what: Literal["start", "retire", "wait"]
     number: int = -1
 
 
-WAIT = Step("wait")
+WAIT = ScalingStep("wait")
 
 
-def next_step(views: Sequence[View], wanted: int) -> Step:
+def next_step(views: Sequence[View], wanted: int) -> ScalingStep:
     """Decide on one step towards so many processes.
 
     The first process starts alone: what keeps it from starting is said once. A worn one is retired when its substitute
@@ -58,7 +58,7 @@ def next_step(views: Sequence[View], wanted: int) -> Step:
     one_leaves = len(staying) < len(views)
     aim = wanted + (1 if worn and not one_leaves else 0)
     if len(staying) < aim and (settled or not staying):
-        return Step("start")
+        return ScalingStep("start")
     if len(staying) > wanted and len(settled) == len(staying):
-        return Step("retire", min(worn or settled, key=lambda number: views[number].running))
+        return ScalingStep("retire", min(worn or settled, key=lambda number: views[number].running))
     return WAIT

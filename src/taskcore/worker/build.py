@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
-from taskcore.lifecycle import Outcome
 from taskcore.records import Records
 from taskcore.task import Task
 from taskcore.worker.build_performer import build_performer
@@ -99,7 +97,9 @@ def build_parts(
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     if records is not None:
-        performer.newer_formats = partial(_workflows, performer, settler, components, options.name)
+        performer.newer_formats = lambda *job: import_module(WORKFLOWS).begin(
+            performer, settler, components, options.name, *job
+        )
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
@@ -110,13 +110,3 @@ def build_parts(
     if options.heartbeat is not None and components.store is not None:
         services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)
-
-
-async def _workflows(
-    performer: Performer, settler: Settler, components: Components, name: str, job: Execution, slot: Slot
-) -> Outcome | None:
-    """Build the part of a worker that performs workflows, when the first job of one comes."""
-    room = import_module(WORKFLOWS).WorkflowRoom(performer, settler.records, components, name)
-    settler.records, performer.newer_formats = room.settler, room.perform
-    outcome: Outcome | None = await room.perform(job, slot)
-    return outcome

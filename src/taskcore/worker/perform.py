@@ -67,7 +67,7 @@ class Performer:
         self._quarantine = admission.quarantine
         self._watch = watch
         self._ack_early = ack_early
-        self._result_limit = result_limit
+        self.result_limit = result_limit
         self.runners = runners
         self.failures = failures
         #: Performs jobs whose envelopes have a newer format; None where no feature knows it.
@@ -83,9 +83,7 @@ class Performer:
         early = self._decode(job)
         task = job.task
         if early is not None or task is None:
-            if job.beyond is not None and self.newer_formats is not None:
-                return await self.newer_formats(job, slot)
-            return early if task is None else finish_unrun(job, early)
+            return await self._end_early(job, slot, early)
         delivery, options = job.delivery, task.options
         alone = False
         if delivery.redeliveries or delivery.trail or self._always_inspects or options.rules.crashes == 1:
@@ -141,6 +139,11 @@ class Performer:
         if envelope.deadline is not None and self._clock() >= envelope.deadline:
             return DeadlinePassed()
         return None
+
+    async def _end_early(self, job: Execution, slot: Slot, early: Outcome | None) -> Outcome | None:
+        if job.beyond is not None and self.newer_formats is not None:
+            return await self.newer_formats(job, slot)
+        return early if job.task is None else finish_unrun(job, early)
 
     # ── run ──
 
@@ -223,8 +226,8 @@ class Performer:
     async def _elsewhere(self, job: Execution, task: Task[..., Any], fence: int, key: HeldKey | None) -> Outcome:
         """Run the function by a runner, which packs its result itself."""
         outcome = await self.runners.runner_of(task).run(job, task, fence, key)
-        if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
-            return self.failures.too_large(job, outcome.result, self._result_limit)
+        if isinstance(outcome, Returned) and len(outcome.result) > self.result_limit:
+            return self.failures.too_large(job, outcome.result, self.result_limit)
         return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
@@ -232,8 +235,8 @@ class Performer:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
             return self.failures.unencodable(job, error)
-        if len(result) > self._result_limit:
-            return self.failures.too_large(job, result, self._result_limit)
+        if len(result) > self.result_limit:
+            return self.failures.too_large(job, result, self.result_limit)
         return Returned(result)
 
 

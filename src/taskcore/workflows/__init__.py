@@ -1,22 +1,31 @@
 """Workflows: chains, graphs and maps of tasks whose every hand-over survives a crash; a feature room."""
 
-from taskcore.workflows.build import Workflow
-from taskcore.workflows.errors import InvalidWorkflow, WorkflowNotFound
+from taskcore.workflows.build import TakesFirst, Workflow
+from taskcore.workflows.chain import Chain
+from taskcore.workflows.errors import InvalidWorkflow, WorkflowExists, WorkflowNotFound
 from taskcore.workflows.outcomes import ChildFailure, ChildOutcome, ChildValue
 from taskcore.workflows.run import Run
-from taskcore.workflows.steps import MapStep, Step
+from taskcore.workflows.show import StepState, WorkflowProgress, WorkflowState
+from taskcore.workflows.steps import FirstOf, MapStep, Step
 from taskcore.workflows.workflows import WorkflowOptions, Workflows
 
 __all__ = [
+    "Chain",
     "ChildFailure",
     "ChildOutcome",
     "ChildValue",
+    "FirstOf",
     "InvalidWorkflow",
     "MapStep",
     "Run",
     "Step",
+    "StepState",
+    "TakesFirst",
     "Workflow",
+    "WorkflowExists",
     "WorkflowNotFound",
     "WorkflowOptions",
+    "WorkflowProgress",
+    "WorkflowState",
     "Workflows",
 ]

@@ -32,11 +32,11 @@ from taskcore.workflows.decide import (
 )
 from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.mark_records import MarkRecords, NewMarks
-from taskcore.workflows.marks import LEAF, SUCCEEDED, Mark, Tally, is_full, mark, place_of
+from taskcore.workflows.marks import LEAF, SKIPPED, SUCCEEDED, Mark, MarkCounts, is_full, mark, place_of
 from taskcore.workflows.names import gate_name, map_name, step_id, stop_name
 from taskcore.workflows.plan import Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import Reader
+from taskcore.workflows.reading import ListTooLarge, RecordReader
 
 __all__ = ["Advancer", "StepEnd"]
 
@@ -84,13 +84,17 @@ class Advancer:
     """Sets going what follows from ended steps, many at a time.
 
     :param spread: the broker deals jobs to workers one by one.
+    :param result_limit: bytes that the result of a workflow may have.
     """
 
-    def __init__(self, store: Store, reader: Reader, sender: StepSender, *, spread: bool) -> None:
+    def __init__(
+        self, store: Store, reader: RecordReader, sender: StepSender, *, spread: bool, result_limit: int
+    ) -> None:
         self._store = store
         self._reader = reader
         self._sender = sender
         self._spread = spread
+        self._result_limit = result_limit
         self.marks = MarkRecords(store)
 
     async def advance(self, ends: Sequence[StepEnd], now: float) -> dict[str, str]:
@@ -106,10 +110,10 @@ class Advancer:
         while found.groups:
             groups, found.groups = found.groups, []
             marked = await self.marks.add([group.new for group in groups])
+            failpoint("workflow.counted")
             for group in groups:
                 if is_full(marked[group.new.name], group.members):
                     await self._full(found, group, marked[group.new.name], now)
-        failpoint("workflow.counted")
         await self._close(found, now)
         return await self._publish(found)
 
@@ -126,6 +130,8 @@ class Advancer:
                 found.groups.append(_Group(end, new, place.members, leaf=place.leaf))
         elif of.part == "expand":
             self._take(found, end, after_no_children(plan, of.step, end.how), now)
+        elif of.part == "begin":
+            found.failed.append(end)
         else:
             self._take(found, end, after_step(plan, of.step, end.how), now)
 
@@ -157,14 +163,14 @@ class Advancer:
             new = NewMarks(map_name(of.workflow, of.step), mark(group.leaf, SUCCEEDED), _life(plan, now))
             found.groups.append(_Group(end, new, leaves))
             return
-        tally = Tally.of(marks) if of.width <= LEAF else await self._tally(of)
+        tally = MarkCounts.of(marks) if of.width <= LEAF else await self._tally(of)
         self._take(found, end, after_children(plan, of.step, tally), now)
 
-    async def _tally(self, of: PartOf) -> Tally:
+    async def _tally(self, of: PartOf) -> MarkCounts:
         """Count the children of a map by all of its leaves."""
         leaves = [map_name(of.workflow, of.step, leaf) for leaf in range(-(-of.width // LEAF))]
-        tallies = [Tally.of(marks or b"") for marks in await self._reader.values(leaves)]
-        return Tally(*map(sum, zip(*tallies, strict=True)))
+        tallies = [MarkCounts.of(marks or b"") for marks in await self._reader.values(leaves)]
+        return MarkCounts(*map(sum, zip(*tallies, strict=True)))
 
     async def _close(self, found: _Found, now: float) -> None:
         """End workflows: no step starts any more, and the outcome is there."""
@@ -185,19 +191,42 @@ class Advancer:
         ]
 
     async def _outcome(self, end: StepEnd) -> bytes:
-        """Find the outcome of a workflow whose steps have all ended: that of its last step."""
-        plan = end.plan
-        last = plan.steps[plan.last]
-        job_id = step_id(end.of.workflow, StepKey(plan.last))
-        data: bytes | None = end.outcome
-        if end.job_id != job_id:
-            [data] = await self._reader.values([outcome_name(job_id)])
-        stored = None if not data else decode_outcome(data)
-        if stored is not None and stored.state == "succeeded":
-            return encode_outcome(stored)
-        if last.has_default:
-            return encode_outcome(StoredOutcome("succeeded", last.default, task=last.task))
+        """Find the outcome of a workflow whose steps have all ended: the first result of its last steps."""
+        plan, workflow = end.plan, end.of.workflow
+        for number in plan.results:
+            step = plan.steps[number]
+            if step.over is not None:
+                outcome = await self._outcome_of_map(workflow, plan, number)
+                if outcome is not None:
+                    return outcome
+                continue
+            job_id = step_id(workflow, StepKey(number))
+            data: bytes | None = end.outcome
+            if end.job_id != job_id:
+                [data] = await self._reader.values([outcome_name(job_id)])
+            stored = None if not data else decode_outcome(data)
+            if stored is not None and stored.state == "succeeded":
+                return encode_outcome(msgspec.structs.replace(stored, task=""))
+            if step.has_default:
+                return encode_outcome(StoredOutcome("succeeded", step.default))
         return CANCELLED
+
+    async def _outcome_of_map(self, workflow: str, plan: Plan, number: int) -> bytes | None:
+        """Join the results of the children of the last step; None if it is skipped."""
+        width = await self._reader.width(workflow, plan, number)
+        wants = plan.steps[number].at_least is not None
+        try:
+            ended = width and await self._reader.children(workflow, plan, number, width, outcomes=wants)
+        except ListTooLarge as error:
+            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {error}"))
+        if width == 0:
+            return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(b"[]")))
+        if not ended or ended.how is SKIPPED:
+            return None
+        if len(ended.result) > self._result_limit:
+            size = f"its results have {len(ended.result):,} bytes together, the limit is {self._result_limit:,}"
+            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {size}"))
+        return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(ended.result)))
 
     async def _publish(self, found: _Found) -> dict[str, str]:
         """Publish the next steps, unless their workflow ends here."""
@@ -233,13 +262,8 @@ def _failure(end: StepEnd) -> bytes:
         return EXPIRED
     if stored.state == "succeeded":
         return encode_outcome(StoredOutcome("dead", reason=f"step {step.name}: too few of its children succeeded"))
-    reason = "cancelled" if stored.state == "cancelled" else stored.reason
-    return encode_outcome(
-        msgspec.structs.replace(
-            stored,
-            state="dead",
-            reason=f"step {name}: {reason}",
-            error=stored.error if end.of.step == end.plan.last else NO_BYTES,
-            task=end.plan.steps[end.plan.last].task,
-        )
-    )
+    if stored.state == "cancelled":
+        return encode_outcome(StoredOutcome("dead", reason=f"step {name} was cancelled"))
+    error = stored.error if end.of.step == end.plan.last and end.of.part == "step" else NO_BYTES
+    reason = f"step {name}: {stored.reason}"
+    return encode_outcome(StoredOutcome("dead", reason=reason, error=error, record=stored.record))

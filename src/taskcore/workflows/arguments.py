@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ import msgspec
 
 from taskcore.contract import Contract, compile_contract
 from taskcore.contract.codec import describe
-from taskcore.errors import InvalidArguments
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.fits import fits
 from taskcore.workflows.output import OutputFacts, output_in
@@ -37,19 +36,20 @@ def bind_step(
 
     :param element: a parameter that is filled in for each child of a map.
     :raises InvalidArguments: a value does not fit; every problem is named (TC302).
-    :raises InvalidWorkflow: an output's type does not fit (TC5xx).
+    :raises InvalidWorkflow: an output's type does not fit (TC311).
     """
     names = positional_of(contract)
     if element is not None:
         names = [name for name in names if name != element]
     taken: dict[str, OutputFacts] = {}
+    misfits: list[str] = []
     for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
         output = output_in(value)
         if output is not None:
-            if name not in contract.parameters:
-                raise InvalidArguments(f"{contract.name}: {name}: unexpected", facts=[contract.signature])
-            check_fit(contract, name, output)
             taken[name] = output
+            misfits += misfit_of(contract, name, output)
+    if misfits:
+        raise _misfit(contract, misfits)
     left_out = frozenset(taken) | ({element} if element is not None else set())
     by_name = {name: value for name, value in kwargs.items() if name not in taken}
     if not left_out:
@@ -104,18 +104,32 @@ def _without(contract: Contract, names: frozenset[str]) -> Contract:
 def check_fit(contract: Contract, name: str, output: OutputFacts, *, of_elements: bool = False) -> None:
     """Refuse an output whose type cannot fit a parameter.
 
+    :param of_elements: the parameter takes one element of the output.
     :raises InvalidWorkflow: it does not.
     """
+    misfits = misfit_of(contract, name, output, of_elements=of_elements)
+    if misfits:
+        raise _misfit(contract, misfits)
+
+
+def misfit_of(contract: Contract, name: str, output: OutputFacts, *, of_elements: bool = False) -> list[str]:
+    """Tell why an output cannot fit a parameter; nothing if it can."""
+    if name not in contract.parameters:
+        return [f"it has no parameter {name}"]
     wanted = contract.annotation_of(name)
     if of_elements:
         wanted = list[wanted]  # type: ignore[valid-type]  # a type at run time
-    if not fits(output.annotation, wanted):
-        raise InvalidWorkflow(
-            f"{contract.name}: {name} takes {describe(wanted)}, and {output.source} returns "
-            f"{describe(output.annotation)}",
-            facts=[f"contract: {contract.signature}"],
-            fix="put a task between them that turns the one into the other",
-        )
+    if fits(output.annotation, wanted):
+        return []
+    return [f"{name} takes {describe(wanted)}, and {output.source} returns {describe(output.annotation)}"]
+
+
+def _misfit(contract: Contract, misfits: Sequence[str]) -> InvalidWorkflow:
+    return InvalidWorkflow(
+        f"{contract.name}: {'; '.join(misfits)}",
+        facts=[f"contract: {contract.signature}"],
+        fix="put a task between them that turns the one into the other",
+    )
 
 
 def pack_element(contract: Contract, name: str, value: Any) -> bytes:

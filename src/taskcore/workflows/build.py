@@ -10,27 +10,32 @@ run = await workflow.submit(done)                              Run[str]
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
-from taskcore.task import Call, Task
-from taskcore.workflows.arguments import bind_step, check_fit, first_parameter, pack_element
+from taskcore.contract.codec import short_repr
+from taskcore.errors import ContractError
+from taskcore.options import NO_OPTIONS, CallOptions
+from taskcore.task import Call, ConfiguredTask, Task
+from taskcore.workflows.arguments import StepArguments, bind_step, check_fit, first_parameter, pack_element
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.output import OutputFacts, output_in
 from taskcore.workflows.plan import MAP_LIMIT, STEPS_LIMIT, Over, StepPlan, Value
-from taskcore.workflows.steps import MapStep, Step
+from taskcore.workflows.steps import FirstOf, MapStep, Step
+from taskcore.workflows.values import either
 
 if TYPE_CHECKING:
     from taskcore.workflows.run import Run
 
-__all__ = ["MapStep", "Step", "TakesFirst", "Workflow"]
+__all__ = ["FirstOf", "MapStep", "Step", "TakesFirst", "Workflow"]
 
 P = ParamSpec("P")
 A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
-B = TypeVar("B")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -46,13 +51,22 @@ class TakesFirst(Protocol[A_contra, P, R_co]):
 class Sends(Protocol):
     """Sends a workflow that is built."""
 
-    async def __call__(self, workflow: Workflow, last: Step[R], /) -> Run[R]:
+    async def __call__(self, workflow: Workflow, last: FirstOf[Any] | MapStep[Any], /) -> Run[Any]:
         """Send it."""
         ...
 
 
+class Fault(NamedTuple):
+    """What is wrong with a workflow, and where that was written."""
+
+    where: str
+    error: ContractError
+
+
 class Workflow:
     """A workflow that is being built: :meth:`step` and :meth:`map` add to it, ``submit`` sends it.
+
+    What is wrong with it is collected while it is built; ``submit`` names all of it and sends nothing.
 
     :param name: for people.
     :param send: sends it, once its last step is known.
@@ -63,80 +77,145 @@ class Workflow:
         self._send = send
         self.steps: list[StepPlan] = []
         self.lists: dict[int, Sequence[bytes]] = {}
+        self.faults: list[Fault] = []
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name} {len(self.steps)} steps>"
 
-    def step(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Step[R]:
+    def step(self, task: Task[P, R] | ConfiguredTask[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Step[R]:
         """Add a step: a task and its arguments, of which each may be the ``out`` of another step.
 
-        :raises InvalidArguments: they do not fit the signature (TC302).
-        :raises InvalidWorkflow: a result does not fit, the task runs at most once, … (TC311).
+        Its policies are those of the task; ``task.using(timeout="5m", queue="slow")`` has others.
         """
-        bound = bind_step(task.contract, args, kwargs)
-        takes = {name: self.value_of(output) for name, output in bound.taken.items()}
-        return self._add(task, known=bound.known, takes=takes)
+        bound = StepArguments(b"{}", {})
+        own, _ = _task_of(task)
+        with self.noting():
+            bound = bind_step(own.contract, args, kwargs)
+        return self._add(task, known=bound.known, takes=self._values_of(bound.taken))
 
     def map(self, task: TakesFirst[A, P, R], items: Iterable[A], /, *args: P.args, **kwargs: P.kwargs) -> MapStep[R]:
         """Add a step that runs once for each element of a list: one that exists now, or the ``out`` of a step.
 
         :param task: its first parameter takes an element.
-        :raises InvalidArguments: an element or an argument does not fit (TC302).
-        :raises InvalidWorkflow: the list is too long, a result does not fit, … (TC311).
         """
-        real = cast("Task[Any, R]", task)
-        element = first_parameter(real.contract)
-        bound = bind_step(real.contract, args, kwargs, element=element)
-        takes = {name: self.value_of(output) for name, output in bound.taken.items()}
-        output = output_in(items)
-        if output is not None:
-            over = Over(element, step=self._step_of_list(real, element, output))
-        else:
-            elements = self._elements(real, element, items)
-            over = Over(element, items=len(elements))
+        own, _ = _task_of(task)
+        bound, over, elements = StepArguments(b"{}", {}), None, None
+        with self.noting():
+            element = first_parameter(own.contract)
+            over = Over(element, items=0)
+            bound = bind_step(own.contract, args, kwargs, element=element)
+        with self.noting():
+            output = output_in(items)
+            if over is not None and output is not None:
+                over = Over(over.parameter, step=self._step_of_list(own, over.parameter, output))
+            elif over is not None:
+                elements = self._elements(own, over.parameter, items)
+                over = Over(over.parameter, items=len(elements))
+        if elements is not None:
             self.lists[len(self.steps)] = elements
-        return MapStep(self._add(real, known=bound.known, takes=takes, over=over))
+        return MapStep(self._add(task, known=bound.known, takes=self._values_of(bound.taken), over=over))
 
-    async def submit(self, last: Step[R]) -> Run[R]:
-        """Send the workflow; its result is that of this step.
+    def first_of(self, *steps: Step[R]) -> FirstOf[R]:
+        """Join branches: the result of the first of these steps that has one."""
+        if not steps:
+            raise InvalidWorkflow("`first_of` needs a step", fix="workflow.first_of(big, small)")
+        numbers: tuple[int, ...] = ()
+        annotation = steps[0].annotation
+        for step in steps:
+            with self.noting():
+                self._check_own(step.workflow, step.plan.name)
+                numbers += step.values
+                annotation = either(annotation, step.annotation)
+        return FirstOf(self, numbers or (0,), steps[0].task, annotation)
 
-        :raises InvalidWorkflow: it cannot run as it is written (TC311).
-        :raises StoreRequired: the app has no store (TC105).
+    @overload
+    async def submit(self, last: MapStep[R]) -> Run[list[R]]: ...
+    @overload
+    async def submit(self, last: FirstOf[R]) -> Run[R]: ...
+    async def submit(self, last: FirstOf[Any] | MapStep[Any]) -> Run[Any]:
+        """Send the workflow; its result is that of this step, or of the first of several.
+
+        :raises InvalidWorkflow: it cannot run as it is written; everything that is wrong is named (TC311).
+        :raises InvalidArguments: its one fault is that arguments do not fit a signature (TC302).
         :raises EnqueueRefused: surely not sent: a queue is full, … (TC203).
         :raises BrokerUnavailable: broker or store cannot be reached (TC201).
         """
         return await self._send(self, last)
 
-    def _add(self, task: Task[Any, R], *, known: bytes, takes: dict[str, Value], over: Over | None = None) -> Step[R]:
-        if task.spec.delivery == "at_most_once":
+    def step_behind(self, value: Any, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step[Any]:
+        """Add a step whose first argument is a value of this workflow."""
+        return self.step(task, value, *args, **kwargs)
+
+    def step_of_call(self, call: Call[R]) -> Step[R]:
+        """Add a step that is a call, with the options that it was made with."""
+        return self._add(ConfiguredTask(call.task, call.options), known=call.payload, takes={})
+
+    # ── faults ──
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is wrong, for ``submit``, and go on."""
+        try:
+            yield
+        except ContractError as error:
+            self.faults.append(Fault(_where(), error))
+
+    def refuse_if_faulty(self) -> None:
+        """Refuse to send a workflow in which something is wrong.
+
+        :raises InvalidWorkflow: something is (TC311).
+        :raises InvalidArguments: arguments of one step do not fit (TC302).
+        """
+        if len(self.faults) == 1:
+            raise self.faults[0].error
+        if self.faults:
             raise InvalidWorkflow(
-                f"{task.name} runs at most once, and cannot be a step: a worker that dies would stop the workflow",
-                fix="let it run at least once, with a key if a second effect does harm",
+                f"the workflow {self.name} has {len(self.faults)} faults; nothing was sent",
+                facts=[f"{where}: {'; '.join((error.what, *error.facts))}" for where, error in self.faults],
+                public_facts=[f"{where}: {'; '.join((error.what, *error.public_facts))}" for where, error in self.faults],
+                fix=next((error.fix for _, error in self.faults if error.fix), None),
             )
-        if len(self.steps) >= STEPS_LIMIT:
-            raise InvalidWorkflow(
-                f"a workflow has at most {STEPS_LIMIT:,} steps",
-                fix="use map for many jobs of one task, or continue_with",
-            )
-        name = self._free_name(task.name)
+
+    # ── steps ──
+
+    def _values_of(self, taken: Mapping[str, OutputFacts]) -> dict[str, Value]:
+        values = {}
+        for name, output in taken.items():
+            with self.noting():
+                values[name] = self.value_of(output)
+        return values
+
+    def _add(self, task: Any, *, known: bytes, takes: dict[str, Value], over: Over | None = None) -> Step[Any]:
+        own, options = _task_of(task)
+        with self.noting():
+            _check_task(own, options, is_map=over is not None)
+            if len(self.steps) >= STEPS_LIMIT:
+                raise InvalidWorkflow(
+                    f"a workflow has at most {STEPS_LIMIT:,} steps", fix="use map for many jobs of one task"
+                )
         self.steps.append(
             StepPlan(
-                name=name,
-                task=task.name,
-                version=task.contract.version,
-                queue=task.options.queue,
+                name=self._free_name(own.name),
+                task=own.name,
+                version=own.contract.version,
+                queue=options.queue or own.options.queue,
                 args=msgspec.Raw(known),
                 takes=takes,
                 over=over,
+                delay=options.delay,
+                timeout=options.timeout,
+                retry=options.retry,
+                headers=dict(options.headers),
+                key=options.key,
+                soft_timeout=(options.rare or {}).get("soft_timeout"),
             )
         )
-        return Step(self, len(self.steps) - 1, task)
+        return Step(self, len(self.steps) - 1, own)
 
     def _free_name(self, name: str) -> str:
         taken = {step.name for step in self.steps}
-        return next(
-            one for one in (name, *(f"{name}-{number}" for number in range(2, STEPS_LIMIT + 2))) if one not in taken
-        )
+        names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
+        return next(one for one in names if one not in taken)
 
     def value_of(self, output: OutputFacts, *, before: int | None = None) -> Value:
         """Take the value of an output of this workflow.
@@ -153,7 +232,7 @@ class Workflow:
             )
         return value
 
-    def number_of(self, step: Step[Any] | MapStep[Any], *, before: int) -> int:
+    def number_of(self, step: FirstOf[Any] | MapStep[Any], *, before: int) -> int:
         """Return the number of a step of this workflow that was added before another.
 
         :raises InvalidWorkflow: it is another workflow's, or a later one (TC311).
@@ -190,3 +269,43 @@ class Workflow:
                 )
             packed.append(pack_element(task.contract, element, item))
         return packed
+
+
+def _task_of(task: Any) -> tuple[Task[Any, Any], CallOptions]:
+    """Get the task and its options; ``using`` gives other options than the task's own."""
+    if isinstance(task, Task):
+        return task, NO_OPTIONS
+    if isinstance(task, ConfiguredTask):
+        return task.task, task.options
+    raise InvalidWorkflow(f"{short_repr(task)} is no task", fix="give a function that @app.task decorates")
+
+
+def _check_task(task: Task[Any, Any], options: CallOptions, *, is_map: bool) -> None:
+    """Refuse tasks and options that cannot be those of a step.
+
+    :raises InvalidWorkflow: they cannot.
+    """
+    if task.spec.delivery == "at_most_once":
+        raise InvalidWorkflow(
+            f"{task.name} runs at most once, and cannot be a step: a worker that dies would stop the workflow",
+            fix="let it run at least once, with a key if a second effect does harm",
+        )
+    given = [name for name in ("id", "expires", "correlation_id") if getattr(options, name) is not None]
+    if given:
+        raise InvalidWorkflow(
+            f"{task.name}: a step has no {' and no '.join(given)} of its own",
+            fix='the whole workflow has them: app.workflow("name", deadline="1h")',
+        )
+    if is_map and options.key is not None:
+        raise InvalidWorkflow(
+            f"{task.name}: the children of a map cannot share the key {options.key!r}",
+            fix="let the task make a key of each element: @app.task(key=…)",
+        )
+
+
+def _where() -> str:
+    """Find the line outside of this room that is being run."""
+    frame = sys._getframe(1)  # noqa: SLF001 - what tracebacks use, too
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("taskcore.", "contextlib")):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"

@@ -22,6 +22,7 @@ When a step has ended:
     failed                  otherwise(value or task), skip     as if it had succeeded or been skipped
     a map: too few ended    outcomes(at_least=…)               it fails at once
     well
+    a map: no list          any                                it fails at once
 
     (*) dead, expired, or cancelled by itself
 
@@ -31,23 +32,23 @@ last mark. The workflow is over when every step has ended for which no other wai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from taskcore.workflows.marks import FAILED, SUCCEEDED, Mark, Tally
+from taskcore.workflows.marks import FAILED, SUCCEEDED, Mark, MarkCounts
 from taskcore.workflows.plan import Plan, StepPlan, Value
 
 __all__ = [
     "Consequence",
     "EndedStep",
     "MarkToSet",
-    "NotYet",
-    "Skip",
-    "Start",
+    "SkipStep",
+    "StartStep",
     "StepKey",
     "StepVerdict",
+    "WaitForStep",
     "after_child",
     "after_children",
     "after_no_children",
@@ -55,6 +56,8 @@ __all__ = [
     "arguments_of",
     "element_of",
     "judge_start",
+    "list_of",
+    "may_lack_result",
 ]
 
 
@@ -68,25 +71,25 @@ class EndedStep(NamedTuple):
     result: bytes = b""
 
 
-class Start(NamedTuple):
+class StartStep(NamedTuple):
     """The step starts with these arguments, beside those that its plan has."""
 
     args: Mapping[str, bytes]
 
 
-class Skip(NamedTuple):
+class SkipStep(NamedTuple):
     """The step does not run."""
 
     why: str
 
 
-class NotYet(NamedTuple):
+class WaitForStep(NamedTuple):
     """The outcome of this step is not there yet."""
 
     step: int
 
 
-StepVerdict: TypeAlias = Start | Skip | NotYet
+StepVerdict: TypeAlias = StartStep | SkipStep | WaitForStep
 
 
 def judge_start(plan: Plan, number: int, ended: Mapping[int, EndedStep | None]) -> StepVerdict:
@@ -97,24 +100,24 @@ def judge_start(plan: Plan, number: int, ended: Mapping[int, EndedStep | None]) 
     step = plan.steps[number]
     for other in plan.waits[number]:
         if ended[other] is None:
-            return NotYet(other)
+            return WaitForStep(other)
     if step.when is not None:
         flag = _value_of(step.when, plan, ended)
         if flag != b"true":
-            return Skip("its condition is not true" if flag is not None else "its condition has no value")
+            return SkipStep("its condition is not true" if flag is not None else "its condition has no value")
     if step.unless is not None and _value_of(Value((step.unless,)), plan, ended) is not None:
-        return Skip(f"{plan.steps[step.unless].name} has a result")
+        return SkipStep(f"{plan.steps[step.unless].name} has a result")
     if step.over is not None and step.over.step is not None and not plan.is_paired(number):
         source = Value((step.over.step,))
         if _value_of(source, plan, ended) is None:
-            return Skip(f"{_names(plan, source)} has no list")
+            return SkipStep(f"{_names(plan, source)} has no list")
     args = {}
     for parameter, value in step.takes.items():
         found = _value_of(value, plan, ended)
         if found is None:
-            return Skip(f"{_names(plan, value)} has no result for {parameter}")
+            return SkipStep(f"{_names(plan, value)} has no result for {parameter}")
         args[parameter] = found
-    return Start(args)
+    return StartStep(args)
 
 
 def _value_of(value: Value, plan: Plan, ended: Mapping[int, EndedStep | None]) -> bytes | None:
@@ -197,7 +200,12 @@ def after_step(plan: Plan, number: int, how: Mark) -> Consequence:
 
 
 def after_no_children(plan: Plan, number: int, how: Mark) -> Consequence:
-    """Decide what follows when a map has no children: its list is empty, or it is skipped; so have those paired with it."""
+    """Decide what follows when a map has no children; so have those that are paired with it.
+
+    :param how: its list is empty, it is skipped, or there is no list.
+    """
+    if how is FAILED:
+        return FAILS
     each = [after_step(plan, one, how) for one in plan.lengths_with(number)]
     return Consequence(
         tuple(key for one in each for key in one.publish),
@@ -221,7 +229,7 @@ def _goes_on_without(step: StepPlan) -> bool:
     return step.goes_on or step.at_least is not None
 
 
-def after_children(plan: Plan, number: int, tally: Tally) -> Consequence:
+def after_children(plan: Plan, number: int, tally: MarkCounts) -> Consequence:
     """Decide what follows when all children of a map have ended."""
     least = plan.steps[number].at_least
     if least is not None and tally.succeeded < least * tally.ended:
@@ -236,15 +244,38 @@ def element_of(step: StepPlan, child: EndedStep) -> bytes | None:
     return bytes(step.default) if step.has_default else None
 
 
-def list_of(elements: list[bytes | None]) -> bytes:
+def list_of(elements: Sequence[bytes]) -> bytes:
     """Join elements to a JSON list."""
-    return b"[" + b",".join(one for one in elements if one is not None) + b"]"
+    return b"[" + b",".join(elements) + b"]"
 
 
-def arguments_of(step: StepPlan, given: bytes, start: Start) -> bytes:
+def arguments_of(step: StepPlan, given: bytes, start: StartStep) -> bytes:
     """Join the arguments that a plan has, those that an envelope has and those that come from other steps."""
     args = msgspec.json.decode(step.args, type=dict[str, msgspec.Raw])
     if given:
         args |= msgspec.json.decode(given, type=dict[str, msgspec.Raw])
     args |= {name: msgspec.Raw(value) for name, value in start.args.items()}
     return msgspec.json.encode(args)
+
+
+# ── before a workflow is sent ────────────────────────────────────────────────────────────────────
+
+
+def may_lack_result(steps: Sequence[StepPlan], last: Sequence[int]) -> bool:
+    """Tell whether a workflow may end well and have no result, because all of its last steps may be skipped.
+
+    Flags are not compared: steps that all have a ``when`` may all be skipped.
+    """
+    may_skip: list[bool] = []
+    for step in steps:
+        loses = any(
+            all(may_skip[one] or _lacks(steps[one]) for one in value.of)
+            for value in [*step.takes.values(), *filter(None, [step.when])]
+        )
+        may_skip.append((step.when is not None or loses) and not step.has_default)
+    return all(may_skip[one] or _lacks(steps[one]) for one in last)
+
+
+def _lacks(step: StepPlan) -> bool:
+    """Tell whether the workflow goes on if the step fails, without a value in its place."""
+    return step.goes_on and not step.has_default and step.over is None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from taskcore.envelope import COUNT_LIMIT, Envelope, Id, Name
+from taskcore.envelope import COUNT_LIMIT, Envelope, Id, Name, is_safe_id
 from taskcore.errors import MalformedEnvelope
 from taskcore.workflows.plan import MAP_LIMIT, Number
 
@@ -57,7 +57,14 @@ class StepEnvelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw
     of: PartOf
 
 
+class _AnyStep(msgspec.Struct):
+    """What the envelope of any format has."""
+
+    v: int
+
+
 _decode = msgspec.json.Decoder(StepEnvelope).decode
+_decode_format = msgspec.json.Decoder(_AnyStep).decode
 
 
 def decode_step(data: bytes) -> StepEnvelope | None:
@@ -66,10 +73,15 @@ def decode_step(data: bytes) -> StepEnvelope | None:
     :raises MalformedEnvelope: for any other bytes.
     """
     try:
+        if _decode_format(data).v != STEP_FORMAT:
+            return None
         envelope = _decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MalformedEnvelope(f"this is not the envelope of a workflow's job: {error}") from error
-    return envelope if envelope.v == STEP_FORMAT else None
+    ids = (envelope.id, envelope.of.workflow, envelope.correlation_id or "-", envelope.parent_id or "-")
+    if not all(map(is_safe_id, ids)):
+        raise MalformedEnvelope("this is not the envelope of a workflow's job: an id has control characters")
+    return envelope
 
 
 def ordinary(envelope: StepEnvelope, *, task: str, version: int, args: bytes) -> Envelope:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from taskcore.errors import ContractError, JobError
 
-__all__ = ["InvalidWorkflow", "WorkflowNotFound"]
+__all__ = ["InvalidWorkflow", "WorkflowExists", "WorkflowNotFound"]
 
 
 class InvalidWorkflow(ContractError, TypeError):
-    """A workflow cannot be built as it is written; nothing was sent."""
+    """A workflow cannot run as it is written; nothing was sent."""
 
     code = "TC311"
+
+
+class WorkflowExists(ContractError, ValueError):
+    """Another workflow has the id that a caller chose; nothing was sent."""
+
+    code = "TC312"
 
 
 class WorkflowNotFound(JobError, LookupError):

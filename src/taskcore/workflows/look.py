@@ -10,12 +10,21 @@ from typing import NamedTuple
 
 from taskcore.records.names import outcome_name
 from taskcore.results import decode_outcome
-from taskcore.workflows.decide import EndedStep, NotYet, Skip, Start, StepKey, StepVerdict, element_of, judge_start
+from taskcore.workflows.decide import (
+    EndedStep,
+    SkipStep,
+    StartStep,
+    StepKey,
+    StepVerdict,
+    WaitForStep,
+    element_of,
+    judge_start,
+)
 from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.marks import SKIPPED, SUCCEEDED
 from taskcore.workflows.names import step_id, stop_name
 from taskcore.workflows.plan import Plan
-from taskcore.workflows.reading import SKIPPED_MAP, Reader, ended_step
+from taskcore.workflows.reading import SKIPPED_MAP, RecordReader, ended_step
 
 __all__ = ["Looked", "look"]
 
@@ -35,7 +44,7 @@ class Looked(NamedTuple):
     verdict: StepVerdict
 
 
-async def look(reader: Reader, plan: Plan, of: PartOf, job_id: str) -> Looked:
+async def look(reader: RecordReader, plan: Plan, of: PartOf, job_id: str) -> Looked:
     """Look before the start of a step, of a child, or of the job that publishes the children of a map.
 
     :raises ListTooLarge: a list that it takes is too large for one argument.
@@ -68,7 +77,7 @@ async def look(reader: Reader, plan: Plan, of: PartOf, job_id: str) -> Looked:
     return Looked(own, stopped, verdict)
 
 
-async def _load_lists(reader: Reader, plan: Plan, of: PartOf, ended: dict[int, EndedStep | None]) -> None:
+async def _load_lists(reader: RecordReader, plan: Plan, of: PartOf, ended: dict[int, EndedStep | None]) -> None:
     """Load the lists of results of the maps that a step takes."""
     for value in plan.steps[of.step].takes.values():
         for number in value.of:
@@ -86,9 +95,9 @@ async def _load_lists(reader: Reader, plan: Plan, of: PartOf, ended: dict[int, E
 
 def _judge_paired(plan: Plan, number: int, source: int, child: EndedStep | None) -> StepVerdict:
     if child is None:
-        return NotYet(source)
+        return WaitForStep(source)
     element = element_of(plan.steps[source], child)
     over = plan.steps[number].over
     if element is None or over is None:
-        return Skip(f"the child of {plan.steps[source].name} before it has no result")
-    return Start({over.parameter: element})
+        return SkipStep(f"the child of {plan.steps[source].name} before it has no result")
+    return StartStep({over.parameter: element})

@@ -13,7 +13,19 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["FAILED", "LEAF", "SKIPPED", "SUCCEEDED", "Mark", "Place", "Tally", "is_full", "mark", "merge", "place_of"]
+__all__ = [
+    "FAILED",
+    "LEAF",
+    "SKIPPED",
+    "SUCCEEDED",
+    "Mark",
+    "MarkCounts",
+    "Place",
+    "is_full",
+    "mark",
+    "merge",
+    "place_of",
+]
 
 LEAF = 256  #: members whose marks share a record
 
@@ -73,7 +85,7 @@ def merge(one: bytes, other: bytes) -> bytes:
     return (int.from_bytes(longer, "little") | int.from_bytes(shorter, "little")).to_bytes(size, "little")
 
 
-class Tally(NamedTuple):
+class MarkCounts(NamedTuple):
     """How many members ended in which way."""
 
     succeeded: int
@@ -81,7 +93,7 @@ class Tally(NamedTuple):
     skipped: int
 
     @classmethod
-    def of(cls, marks: bytes) -> Tally:
+    def of(cls, marks: bytes) -> MarkCounts:
         """Count the members of one record of marks."""
         bits = int.from_bytes(marks, "little")
         low = int.from_bytes(b"\x55" * len(marks), "little")
@@ -97,4 +109,4 @@ class Tally(NamedTuple):
 
 def is_full(marks: bytes, members: int) -> bool:
     """Tell whether all members of a record have ended."""
-    return Tally.of(marks).ended >= members
+    return MarkCounts.of(marks).ended >= members

@@ -6,6 +6,7 @@
     workflow/<id>/width/<step>       how many children a map has                       expand.py
     workflow/<id>/gate/<step>        marks of the steps that one step waits for        marks.py
     workflow/<id>/map/<step>[/<leaf>] marks of the children of a map                   marks.py
+    workflows/recent/<number>        one of the newest, for lists                      workflows.py
     job/<id>                         how it ended: the outcome of an ordinary job
     job/<id of a step>               how a step ended, for as long as the workflow may run
 
@@ -15,6 +16,8 @@ So whatever a worker writes or publishes may be written or published again by an
 from __future__ import annotations
 
 import hashlib
+import zlib
+from functools import cache
 from uuid import UUID
 
 from taskcore.workflows.decide import StepKey
@@ -26,10 +29,15 @@ __all__ = [
     "list_name",
     "map_name",
     "plan_name",
+    "recent_name",
+    "recent_names",
+    "replay_id",
     "step_id",
     "stop_name",
     "width_name",
 ]
+
+RECENT = 512  #: workflows that are remembered for lists
 
 
 def plan_name(workflow: str) -> str:
@@ -75,6 +83,22 @@ def expand_id(workflow: str, step: int, chunk: int) -> str:
 def begin_id(workflow: str) -> str:
     """Derive the id of the job that publishes the first steps."""
     return _derived(f"begin|{workflow}")
+
+
+def replay_id(workflow: str) -> str:
+    """Derive the id of the workflow that goes on with one that has ended."""
+    return _derived(f"replay|{workflow}")
+
+
+def recent_name(workflow: str) -> str:
+    """Name the record in which a workflow is remembered for lists, until a newer one takes its place."""
+    return recent_names()[zlib.crc32(workflow.encode()) % RECENT]
+
+
+@cache
+def recent_names() -> tuple[str, ...]:
+    """Name all records in which workflows are remembered for lists."""
+    return tuple(f"workflows/recent/{number}" for number in range(RECENT))
 
 
 def _derived(text: str) -> str:

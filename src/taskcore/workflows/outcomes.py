@@ -39,10 +39,10 @@ class ChildFailure(msgspec.Struct, frozen=True, tag="failure", omit_defaults=Tru
 ChildOutcome: TypeAlias = ChildValue[R] | ChildFailure
 
 
-def child_outcome(stored: StoredOutcome, *, skipped: bool) -> bytes:
+def child_outcome(stored: StoredOutcome) -> bytes:
     """Encode the outcome of a child for the list of outcomes."""
     if stored.state == "succeeded":
         return b'{"type":"value","value":' + (bytes(stored.result) or b"null") + b"}"
-    state: Any = "skipped" if skipped else stored.state
+    state: Any = "skipped" if stored.state == "cancelled" and stored.reason else stored.state
     error = "" if stored.record is None else f"{stored.record.type}: {stored.record.message}"
     return msgspec.json.encode(ChildFailure(state, stored.reason, error))

@@ -5,13 +5,14 @@ A program that has this room takes envelopes of format 2; one that has not parks
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from taskcore.envelope import decode_trail
-from taskcore.errors import MalformedEnvelope, UnreadableRecord
+from taskcore.backend import Outgoing
+from taskcore.envelope import Envelope, decode_trail
+from taskcore.errors import InvalidArguments, MalformedEnvelope, UnreadableRecord
 from taskcore.lifecycle import (
     Buried,
     CancelledBefore,
@@ -22,19 +23,24 @@ from taskcore.lifecycle import (
     Returned,
     Unregistered,
 )
-from taskcore.records.names import outcome_name
-from taskcore.results import StoredOutcome, decode_outcome, encode_outcome, outcome_of_stored
+from taskcore.records.keys import decode_key_record
+from taskcore.records.names import key_name, outcome_name
+from taskcore.results import StoredOutcome, encode_outcome, outcome_of_stored
 from taskcore.store import ABSENT, Store, Write
+from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.units import shorten_repr
+from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.perform import Performer
 from taskcore.workflows.advance import AFTER_DEADLINE
-from taskcore.workflows.decide import NotYet, Skip, arguments_of
+from taskcore.workflows.decide import SkipStep, StartStep, StepKey, WaitForStep, arguments_of
 from taskcore.workflows.envelope import PartOf, StepEnvelope, decode_step, ordinary
 from taskcore.workflows.expand import NoList, expand, write_width
 from taskcore.workflows.look import Looked, look
 from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
-from taskcore.workflows.plan import Plan, StepPlan
+from taskcore.workflows.plan import NewerPlan, Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, Reader
+from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, RecordReader
 
 __all__ = ["StepInHand", "StepPerformer"]
 
@@ -46,38 +52,45 @@ NOTHING = Returned(b"")
 class StepInHand(msgspec.Struct, eq=False):
     """What a worker knows of a job of a workflow.
 
-    :param how: how it counts, if that does not follow from its outcome; None: its end sets nothing going.
+    :param how: how an expansion counts; a step counts as its outcome says.
     :param advances: its end sets something going.
+    :param skipped: why the step does not run.
+    :param refused: the store refused once what follows from its end.
     """
 
     of: PartOf
     plan: Plan
     how: Mark | None = None
     advances: bool = False
+    skipped: str = ""
+    refused: bool = False
 
 
 class StepPerformer:
     """Performs jobs of workflows.
 
-    :param perform: performs the ordinary job that a step is once its arguments are known.
-    :param life: seconds for which the records of a workflow are kept.
+    :param performer: performs the ordinary job that a step is once its arguments are known.
+    :param twins: the broker may hand out two copies of a job at once, so that each step needs a key.
     """
 
     def __init__(
         self,
-        perform: Callable[[Any, Any], Any],
+        performer: Performer,
         store: Store,
-        reader: Reader,
+        reader: RecordReader,
         sender: StepSender,
         clock: Callable[[], float],
+        *,
+        twins: bool,
     ) -> None:
-        self._perform = perform
+        self._performer = performer
         self._store = store
         self._reader = reader
         self._sender = sender
         self._clock = clock
+        self._twins = twins
 
-    async def perform(self, job: Any, slot: Any) -> Outcome | None:
+    async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job whose envelope has a newer format than an ordinary one.
 
         :raises BrokerUnavailable: store or broker cannot be reached; perform it again later.
@@ -93,88 +106,133 @@ class StepPerformer:
         job.envelope = ordinary(envelope, task=envelope.task, version=envelope.version, args=b"{}")
         try:
             plan = await self._reader.plan(envelope.of.workflow)
+        except NewerPlan as error:
+            return Unregistered(str(error), self._clock())
         except UnreadableRecord as error:
             return await self._without_plan(envelope, error.what)
-        if plan is None:
+        if plan is None or max(envelope.of.step, *plan.results) >= len(plan.steps):
             return await self._without_plan(envelope, "the plan of the workflow is gone from the store")
         hand = job.beyond = StepInHand(envelope.of, plan)
         try:
             looked = await look(self._reader, plan, envelope.of, envelope.id)
-        except ListTooLarge as error:
-            hand.advances = True
-            return Buried(f"arguments: {error}")
-        return await self._go_on(job, slot, envelope, hand, looked)
+            return await self._go_on(job, slot, envelope, hand, looked)
+        except (ListTooLarge, NoList) as error:
+            hand.how, hand.advances = FAILED, True
+            return Buried(str(error))
 
     async def _without_plan(self, envelope: StepEnvelope, why: str) -> Outcome:
         """End a workflow that nothing can be known of; its callers learn why."""
-        if envelope.deadline is not None and self._clock() >= envelope.deadline:
+        if self._is_late(envelope):
             return DeadlinePassed()
         outcome = encode_outcome(StoredOutcome("dead", reason=why))
         write = Write(key=outcome_name(envelope.of.workflow), value=outcome, expect=ABSENT, keep=AFTER_DEADLINE)
         await self._store.put_many([write])
         return Buried(why)
 
+    def _is_late(self, envelope: StepEnvelope) -> bool:
+        return envelope.deadline is not None and self._clock() >= envelope.deadline
+
     async def _go_on(
-        self, job: Any, slot: Any, envelope: StepEnvelope, hand: StepInHand, looked: Looked
+        self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, looked: Looked
     ) -> Outcome | None:
         if looked.own is not None:
             hand.advances = True
-            state = decode_outcome(looked.own).state
-            hand.how = SKIPPED if state == "cancelled" and isinstance(looked.verdict, Skip) else None
             return outcome_of_stored(looked.own)
         if looked.stopped:
             return CancelledBefore()
+        if self._is_late(envelope):
+            hand.how, hand.advances = FAILED, True
+            return DeadlinePassed()
         if envelope.of.part == "begin":
             return await self._begin(hand)
-        if isinstance(looked.verdict, NotYet):
+        if isinstance(looked.verdict, WaitForStep):
             waited = NOT_YET_FIRST * 2 ** min(job.trail.copies, 10)
             name = hand.plan.steps[looked.verdict.step].name
             return Deferred(min(waited, NOT_YET_LONGEST), f"the outcome of {name} is not stored yet")
-        if isinstance(looked.verdict, Skip):
+        if isinstance(looked.verdict, SkipStep):
             if envelope.of.part == "expand":
                 await write_width(self._store, envelope.of, SKIPPED_MAP, self._life(hand.plan))
-            hand.how, hand.advances = SKIPPED, True
+            hand.how, hand.advances, hand.skipped = SKIPPED, True, looked.verdict.why
             return CancelledBefore()
         if envelope.of.part == "expand":
             return await self._expand(hand)
-        step = hand.plan.steps[envelope.of.step]
         hand.advances = True
-        return await self._run(job, slot, envelope, step, arguments_of(step, bytes(envelope.args), looked.verdict))
+        return await self._run(job, slot, envelope, hand, looked.verdict)
 
-    async def _run(self, job: Any, slot: Any, envelope: StepEnvelope, step: StepPlan, args: bytes) -> Outcome | None:
-        """Run the step as an ordinary job, whose bytes nobody sent."""
+    async def _run(
+        self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, start: StartStep
+    ) -> Outcome | None:
+        """Run the step as an ordinary job, whose bytes no sender made."""
+        step = hand.plan.steps[envelope.of.step]
+        args = arguments_of(step, bytes(envelope.args), start)
         plain = ordinary(envelope, task=step.task, version=step.version, args=args)
-        if step.timeout is not None or step.retry is not None:
-            plain = msgspec.structs.replace(plain, timeout=step.timeout, retry=step.retry)
-        job.decode = lambda _: plain
-        outcome: Outcome | None = await self._perform(job, slot)
-        return outcome
+        plain = msgspec.structs.replace(
+            plain, timeout=step.timeout, soft_timeout=step.soft_timeout, retry=step.retry, key=step.key
+        )
+        task = self._performer.tasks.get(step.task)
+        if task is not None and plain.key is None and task.spec.key is not None:
+            try:
+                plain = msgspec.structs.replace(plain, key=key_of_step(task, plain))
+            except InvalidArguments as error:
+                return Buried("; ".join((error.what, *error.public_facts)))
+        if task is not None and plain.key is not None:
+            conflict = await self._conflict(task, plain)
+            if conflict is not None:
+                return Buried(conflict)
+        if plain.key is None and self._twins:
+            plain = msgspec.structs.replace(plain, key=plain.id)
+        decode, job.decode = job.decode, lambda _: plain
+        try:
+            return await self._performer.perform(job, slot)
+        except BaseException:
+            job.decode = decode  # it may be performed again
+            raise
+
+    async def _conflict(self, task: Task[..., Any], plain: Envelope) -> str | None:
+        """Find why a key cannot be this step's: it was used with other arguments."""
+        [data] = await self._reader.values([key_name(task.name, str(plain.key))])
+        if data is None:
+            return None
+        claim = decode_key_record(data)
+        if claim.job == plain.id:
+            return None
+        try:
+            arguments = task.contract.unpack(plain.args, plain.version)
+        except InvalidArguments:  # the performance says so
+            return None
+        if claim.args == task.contract.fingerprint(arguments):
+            return None
+        return f"its key {shorten_repr(plain.key)} was used with other arguments, by job {claim.job}"
 
     async def _begin(self, hand: StepInHand) -> Outcome:
-        from taskcore.workflows.decide import StepKey  # noqa: PLC0415
-
         of, plan = hand.of, hand.plan
-        messages = [self._sender.message(of.workflow, plan, StepKey(root)) for root in plan.roots]
-        return await self._send(messages)
+        return await self._send([self._sender.message(of.workflow, plan, StepKey(root)) for root in plan.roots])
 
     async def _expand(self, hand: StepInHand) -> Outcome:
         """Publish a part of the children of a map; a map without any has ended."""
-        try:
-            expanded = await expand(self._reader, self._store, self._sender, hand.plan, hand.of, self._life(hand.plan))
-        except NoList as error:
-            hand.how, hand.advances = FAILED, True
-            return Buried(str(error))
+        expanded = await expand(self._reader, self._store, self._sender, hand.plan, hand.of, self._life(hand.plan))
         if not expanded.width:
             hand.how, hand.advances = SUCCEEDED, True
             return NOTHING
         failpoint("workflow.expanding")
         return await self._send(expanded.messages)
 
-    async def _send(self, messages: list[Any]) -> Outcome:
+    async def _send(self, messages: Sequence[Outgoing]) -> Outcome:
         refused = await self._sender.publish(messages)
+        failpoint("workflow.expanded")
         if refused:
             return Deferred(REFUSED_AGAIN, f"the broker refuses its steps: {next(iter(refused.values()))}")
         return NOTHING
 
     def _life(self, plan: Plan) -> float:
         return max(plan.deadline - self._clock(), 0.0) + AFTER_DEADLINE
+
+
+def key_of_step(task: Task[..., Any], plain: Envelope) -> str | None:
+    """Make the key of a step by its task's rule, once its arguments are known.
+
+    :raises InvalidArguments: they do not fit the task, or its key function failed (TC302).
+    """
+    if task.spec.key is None or plain.version > task.contract.version:
+        return None
+    return task.key_of(task.contract.unpack(plain.args, plain.version), task.spec.key)

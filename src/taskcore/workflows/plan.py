@@ -19,7 +19,9 @@ __all__ = [
     "CHUNK",
     "MAP_LIMIT",
     "PLAN_BYTES",
+    "PLAN_FORMAT",
     "STEPS_LIMIT",
+    "NewerPlan",
     "Over",
     "Plan",
     "StepPlan",
@@ -28,13 +30,13 @@ __all__ = [
     "encode_plan",
 ]
 
+PLAN_FORMAT = 1  #: the newest format of plans that this code reads, and the one that it writes
 STEPS_LIMIT = 1_000  #: steps that a plan may have
 PLAN_BYTES = 262_144  #: bytes that a plan may have
 MAP_LIMIT = 100_000  #: elements that one map may have
 CHUNK = 500  #: elements in one record of a list, and children that one job publishes
 
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=STEPS_LIMIT)]
-
 
 NO_VALUE = msgspec.Raw()  #: stands where there is no value: every JSON value is one
 
@@ -75,6 +77,7 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     :param goes_on: the workflow goes on if the step fails; else it fails at once.
     :param default: what counts as its result if it fails or is skipped.
     :param at_least: the share of a map's children that have to succeed; None: each failure counts as ``goes_on`` says.
+    :param key: the idempotency key of its job, in place of the one that the task makes of its arguments.
     """
 
     name: str
@@ -94,6 +97,8 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     timeout: float | None = None
     retry: CallRetry | None = None
     headers: dict[str, str] = {}
+    key: str | None = None
+    soft_timeout: float | None = None
 
     @property
     def has_default(self) -> bool:
@@ -115,7 +120,9 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=True):
     """A workflow as it was sent.
 
-    :param last: the step whose outcome is the outcome of the workflow.
+    :param v: the version of this format.
+    :param last: the step whose result is the result of the workflow.
+    :param or_else: the steps whose result counts if the last one has none; the first that has one.
     :param deadline: no step starts after this time, in seconds since the epoch.
     :param keep: seconds for which its outcome is kept.
     :param above: the workflows that this one is a part of, the outermost first.
@@ -130,6 +137,13 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=T
     above: tuple[str, ...] = ()
     key: str = ""
     correlation_id: str | None = None
+    v: int = PLAN_FORMAT
+    or_else: tuple[Number, ...] = ()
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """The steps of which the first that has a result gives it to the workflow."""
+        return (self.last, *self.or_else)
 
     @cached_property
     def waits(self) -> tuple[tuple[int, ...], ...]:
@@ -179,16 +193,37 @@ def encode_plan(plan: Plan) -> bytes:
     return _encode(plan)
 
 
+class NewerPlan(Exception):
+    """The plan has a newer format than this program reads; a newer worker can read it."""
+
+
+class _AnyPlan(msgspec.Struct):
+    """What a plan of any format has."""
+
+    v: int = PLAN_FORMAT
+
+
 def decode_plan(data: bytes) -> Plan:
     """Decode a plan.
 
+    :raises NewerPlan: it has a newer format, and is for newer workers.
     :raises UnreadableRecord: the bytes are no plan (TC408).
     """
     try:
-        plan = _decode(data)
-        wrong = next((n for n, waits in enumerate(plan.waits) if waits and waits[-1] >= n), None)
-        if wrong is not None or plan.last >= len(plan.steps):
-            raise ValueError(f"step {wrong} waits for a later one" if wrong is not None else "it has no last step")
+        head = msgspec.json.decode(data, type=_AnyPlan)
+        plan = _decode(data) if head.v <= PLAN_FORMAT else None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise unreadable_record("the plan of a workflow", data, error) from error
+    if plan is None:
+        raise NewerPlan(f"the plan has format {head.v}, and this worker reads format {PLAN_FORMAT}")
+    if wrong := _wrong_in(plan):
+        raise unreadable_record("the plan of a workflow", data, wrong)
     return plan
+
+
+def _wrong_in(plan: Plan) -> str | None:
+    """Find what no builder writes."""
+    wrong = next((number for number, waits in enumerate(plan.waits) if waits and waits[-1] >= number), None)
+    if wrong is not None:
+        return f"step {wrong} waits for a later one"
+    return "it has no last step" if max(plan.results) >= len(plan.steps) else None

@@ -10,7 +10,7 @@ from taskcore.backend import Backend, Outgoing, Refused, Uncertain
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.workflows.decide import StepKey
-from taskcore.workflows.envelope import STEP_FORMAT, Part, PartOf, StepEnvelope
+from taskcore.workflows.envelope import STEP_FORMAT, PartOf, StepEnvelope
 from taskcore.workflows.names import begin_id, expand_id, step_id
 from taskcore.workflows.plan import CHUNK, Plan
 
@@ -88,6 +88,3 @@ class StepSender:
 def _chunks(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
     for start in range(0, len(messages), CHUNK):
         yield list(messages[start : start + CHUNK])
-
-
-PARTS: tuple[Part, ...] = ("step", "child", "expand", "begin")

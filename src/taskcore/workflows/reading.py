@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from taskcore.records.names import outcome_name
-from taskcore.results import StoredOutcome, decode_outcome
+from taskcore.results import StoredOutcome, decode_outcome, encode_outcome
 from taskcore.store import Store
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.workflows.decide import EndedStep, StepKey, element_of
@@ -18,12 +18,13 @@ from taskcore.workflows.names import list_name, plan_name, step_id, width_name
 from taskcore.workflows.outcomes import child_outcome
 from taskcore.workflows.plan import CHUNK, Plan, decode_plan
 
-__all__ = ["SKIPPED_MAP", "ListTooLarge", "Reader", "ended_step"]
+__all__ = ["SKIPPED_MAP", "ListTooLarge", "RecordReader", "ended_step", "how_of", "skipped_outcome"]
 
 PLANS = 1_000  #: plans that are remembered; a plan never changes
 READS = 200  #: questions that share a round trip
 SKIPPED_MAP = -1  #: stands for the number of children of a map that is skipped
 LIST_BYTES = 8 * 1024 * 1024  #: bytes that the list of a map's results may have
+PAGE, PAGE_BYTES = 64, 2 * 1024 * 1024  #: children in the first page of them, and bytes that a later one should have
 
 
 class ListTooLarge(Exception):
@@ -36,7 +37,7 @@ class Question(NamedTuple):
     names: Sequence[str]
 
 
-class Reader:
+class RecordReader:
     """Reads the records of workflows from any store."""
 
     def __init__(self, store: Store) -> None:
@@ -93,29 +94,41 @@ class Reader:
         """
         if width == SKIPPED_MAP:
             return EndedStep(SKIPPED)
-        step, parts, size = plan.steps[number], [], 0
-        for start in range(0, width, CHUNK):
-            indices = range(start, min(start + CHUNK, width))
-            found = await self.values([outcome_name(step_id(workflow, StepKey(number, index))) for index in indices])
-            for data in found:
+        step, parts, size, index, page = plan.steps[number], list[bytes](), 0, 0, PAGE
+        while index < width:
+            indices = range(index, min(index + page, width))
+            read = 0
+            for data in await self.values([outcome_name(step_id(workflow, StepKey(number, one))) for one in indices]):
                 if data is None:
                     return None
                 stored = decode_outcome(data)
-                if outcomes:
-                    part: bytes | None = child_outcome(stored, skipped=stored.state == "cancelled")
-                else:
-                    part = element_of(step, ended_step(stored))
+                part = child_outcome(stored) if outcomes else element_of(step, ended_step(stored))
+                read += len(data)
                 if part is not None:
                     parts.append(part)
                     size += len(part) + 1
             if size > LIST_BYTES:
                 raise ListTooLarge(f"the results of {step.name} have more than {LIST_BYTES:,} bytes together")
+            index = indices.stop
+            page = max(min(CHUNK, PAGE_BYTES * len(indices) // max(read, 1)), 1)
         return EndedStep(SUCCEEDED, b"[" + b",".join(parts) + b"]")
 
 
-HOW: dict[str, Mark] = {"succeeded": SUCCEEDED, "dead": FAILED, "expired": FAILED, "cancelled": SKIPPED}
+SKIPPED_BECAUSE = "skipped: "  #: with this begins the reason of an outcome that is no cancellation by itself
+
+
+def skipped_outcome(why: str) -> bytes:
+    """Encode the outcome of a step that does not run; for callers it is cancelled."""
+    return encode_outcome(StoredOutcome("cancelled", reason=SKIPPED_BECAUSE + why))
+
+
+def how_of(stored: StoredOutcome) -> Mark:
+    """Tell how a step counts that has this outcome; the same outcome always counts the same."""
+    if stored.state == "succeeded":
+        return SUCCEEDED
+    return SKIPPED if stored.state == "cancelled" and stored.reason.startswith(SKIPPED_BECAUSE) else FAILED
 
 
 def ended_step(stored: StoredOutcome) -> EndedStep:
     """Translate how a step's job ended into what its followers ask for."""
-    return EndedStep(HOW[stored.state], bytes(stored.result) or b"null")
+    return EndedStep(how_of(stored), bytes(stored.result) or b"null")

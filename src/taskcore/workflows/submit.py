@@ -1,107 +1,135 @@
-"""Submitting: parts of lists, then the plan, then one job; what a crash leaves in between, time takes away."""
+"""Submitting: the parts of lists, then the plan, then one job; what a crash leaves in between, time takes away.
+
+    1. lists   of maps over lists that are known
+    2. plan    written once                                    workflow.planned
+    3. job     of the first step; several begin with one job   workflow.begun
+
+A workflow with an id of the caller's may be submitted again after any of them: the plan that was written first stands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
 from taskcore.components import Components
-from taskcore.envelope import new_id
-from taskcore.errors import EnqueueRefused, StoreRequired
-from taskcore.store import ABSENT, Store, Write
+from taskcore.envelope import new_id, running
+from taskcore.errors import EnqueueRefused
+from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.build import Workflow
-from taskcore.workflows.errors import InvalidWorkflow
-from taskcore.workflows.names import list_name, plan_name
-from taskcore.workflows.plan import CHUNK, PLAN_BYTES, Plan, encode_plan
+from taskcore.workflows.decide import may_lack_result
+from taskcore.workflows.errors import InvalidWorkflow, WorkflowExists
+from taskcore.workflows.expand import write_lists
+from taskcore.workflows.names import plan_name, recent_name
+from taskcore.workflows.plan import PLAN_BYTES, Plan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.steps import Step
+from taskcore.workflows.steps import FirstOf, MapStep
 
-if TYPE_CHECKING:
-    from taskcore.workflows.run import Run
+__all__ = ["RecentWorkflow", "Submission", "decode_recent", "plan_of", "send_plan", "submit"]
 
-__all__ = ["submit"]
 
-R = TypeVar("R")
+class Submission(NamedTuple):
+    """How a workflow is sent.
 
-LISTS_AT_ONCE = 8  #: parts of lists in one write
+    :param id: of the caller's; None: a new one.
+    :param deadline: seconds after which no step starts.
+    :param keep: seconds for which its outcome is kept.
+    """
+
+    id: str | None
+    deadline: float
+    keep: float
+
+
+class RecentWorkflow(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of a workflow for lists."""
+
+    id: str
+    name: str
+    at: float
+
+
+encode_recent = msgspec.json.Encoder().encode
+decode_recent = msgspec.json.Decoder(RecentWorkflow).decode
 
 
 async def submit(
-    workflow: Workflow, last: Step[R], components: Components, *, deadline: float, keep: float, source: str | None
-) -> Run[R]:
-    """Send a workflow.
+    workflow: Workflow,
+    last: FirstOf[Any] | MapStep[Any],
+    components: Components,
+    store: Store,
+    how: Submission,
+    sender: StepSender,
+) -> tuple[str, Plan]:
+    """Send a workflow; return its id, and the plan that stands.
 
-    :param deadline: seconds after which no step starts.
-    :param keep: seconds for which its outcome is kept.
     :raises InvalidWorkflow: it cannot run as it is written (TC311).
-    :raises StoreRequired: the app has no store (TC105).
+    :raises WorkflowExists: another workflow has its id (TC412).
     """
-    from taskcore.workflows.run import Run  # noqa: PLC0415
-
-    store = components.store
-    if store is None:
-        raise StoreRequired("workflows are kept in a store, and this app has none")
-    number = workflow.number_of(last, before=len(workflow.steps))
-    _check_last(workflow, number)
-    plan = Plan(
-        name=workflow.name,
-        steps=tuple(workflow.steps),
-        last=number,
-        deadline=components.clock() + deadline,
-        keep=keep,
-    )
+    plan = plan_of(workflow, last, components, how)
     data = encode_plan(plan)
     if len(data) > PLAN_BYTES:
         raise InvalidWorkflow(
             f"the plan of {workflow.name} has {len(data):,} bytes, over {PLAN_BYTES:,}",
             fix="give large arguments as references, or several jobs of one task as a map",
         )
-    run_id, life = new_id(), deadline + AFTER_DEADLINE
-    await _write_lists(store, run_id, workflow, life)
-    await store.put_many([Write(key=plan_name(run_id), value=data, expect=ABSENT, keep=life)])
+    run_id = how.id or new_id()
+    await write_lists(store, run_id, workflow.lists, how.deadline + AFTER_DEADLINE)
+    return run_id, await send_plan(store, sender, run_id, plan, how.deadline + AFTER_DEADLINE, components.clock())
+
+
+async def send_plan(store: Store, sender: StepSender, run_id: str, plan: Plan, life: float, now: float) -> Plan:
+    """Write a plan and publish its first job; return the plan that stands, which the same sender wrote before."""
+    recent = encode_recent(RecentWorkflow(run_id, plan.name, now))
+    answer, _ = await store.put_many(
+        [
+            Write(key=plan_name(run_id), value=encode_plan(plan), expect=ABSENT, keep=life),
+            Write(key=recent_name(run_id), value=recent, keep=life),
+        ]
+    )
+    if isinstance(answer, Conflict) and answer.current is not None:
+        standing = decode_plan(answer.current.value)
+        if msgspec.structs.replace(plan, deadline=standing.deadline) != standing:
+            raise WorkflowExists(
+                f"there is another workflow with the id {run_id}: {standing.name}",
+                fix="give each workflow an id of its own; the same id is for sending the same workflow again",
+            )
+        plan = standing
     failpoint("workflow.planned")
-    sender = StepSender(components, source)
     refused = await sender.publish([sender.beginning(run_id, plan)])
     if refused:
-        raise EnqueueRefused(f"{workflow.name} was not sent: {next(iter(refused.values()))}", fix="try again later")
+        raise EnqueueRefused(
+            f"{plan.name} was not sent: {next(iter(refused.values()))}", fix="try again later, with the same id"
+        )
     failpoint("workflow.begun")
-    return Run(run_id, plan, last, components)
+    return plan
 
 
-def _check_last(workflow: Workflow, number: int) -> None:
-    """Refuse a workflow whose outcome may be that its last step was skipped.
+def plan_of(workflow: Workflow, last: FirstOf[Any] | MapStep[Any], components: Components, how: Submission) -> Plan:
+    """Make the plan of a workflow that is built.
 
-    :raises InvalidWorkflow: it may be.
+    :raises InvalidWorkflow: something is wrong with it; everything is named (TC311).
     """
-    may_skip: list[bool] = []
-    for step in workflow.steps:
-        taken = [*step.takes.values(), *([step.when] if step.when else [])]
-        loses = any(
-            all(may_skip[one] or workflow.steps[one].goes_on for one in value.of)
-            and not any(workflow.steps[one].has_default for one in value.of)
-            for value in taken
-        )
-        may_skip.append((step.when is not None or loses) and not step.has_default)
-    if may_skip[number] or (workflow.steps[number].goes_on and not workflow.steps[number].has_default):
-        raise InvalidWorkflow(
-            f"{workflow.steps[number].name} is the last step, and may be skipped: then there is no result",
-            fix="give it a value for that case: .otherwise(None)",
-        )
-
-
-async def _write_lists(store: Store, run_id: str, workflow: Workflow, life: float) -> None:
-    writes = [
-        Write(key=list_name(run_id, number, start // CHUNK), value=_joined(elements[start : start + CHUNK]), keep=life)
-        for number, elements in workflow.lists.items()
-        for start in range(0, len(elements), CHUNK)
-    ]
-    for start in range(0, len(writes), LISTS_AT_ONCE):
-        await store.put_many(writes[start : start + LISTS_AT_ONCE])
-
-
-def _joined(elements: Sequence[bytes]) -> bytes:
-    return msgspec.json.encode([msgspec.Raw(element) for element in elements])
+    numbers: tuple[int, ...] = ()
+    with workflow.noting():
+        number = workflow.number_of(last, before=len(workflow.steps))
+        numbers = (number,) if isinstance(last, MapStep) else last.values
+        if may_lack_result(workflow.steps, numbers):
+            raise InvalidWorkflow(
+                f"{' or '.join(workflow.steps[one].name for one in numbers)} is the last step, and may have no result",
+                fix="give it a value for that case: .otherwise(None)",
+            )
+    workflow.refuse_if_faulty()
+    parent = running.get(None)
+    return Plan(
+        name=workflow.name,
+        steps=tuple(workflow.steps),
+        last=numbers[0],
+        or_else=numbers[1:],
+        deadline=components.clock() + how.deadline,
+        keep=how.keep,
+        correlation_id=None if parent is None else parent.envelope.correlation_id or parent.envelope.id,
+    )

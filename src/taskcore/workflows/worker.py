@@ -6,23 +6,49 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from taskcore.backend import Features
 from taskcore.components import Components
-from taskcore.lifecycle import Ack, Bury, Outcome, Reschedule
-from taskcore.results import decode_outcome, stored_outcome
+from taskcore.errors import StoreRefused
+from taskcore.lifecycle import Ack, Bury, DeadlinePassed, Outcome, Reschedule
+from taskcore.records.names import outcome_name
+from taskcore.results import EXPIRED, StoredOutcome, decode_outcome, encode_outcome, stored_outcome
 from taskcore.task import Task
+from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
+from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.perform import Performer
+from taskcore.worker.settle import Settler
 from taskcore.worker.settle_records import RecordSettler
 from taskcore.workflows.advance import AFTER_DEADLINE, Advancer, StepEnd
-from taskcore.workflows.marks import FAILED, SUCCEEDED
+from taskcore.workflows.marks import FAILED
 from taskcore.workflows.perform import REFUSED_AGAIN, StepInHand, StepPerformer
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import Reader
+from taskcore.workflows.reading import RecordReader, how_of, skipped_outcome
+from taskcore.workflows.values import keeping_outcomes
 
-__all__ = ["StepSettler", "StepTasks", "WorkflowRoom"]
+__all__ = ["StepSettler", "StepTasks", "WorkflowRoom", "begin"]
+
+log = logger("taskcore.workflows")
+
+
+async def begin(
+    performer: Performer,
+    settler: Settler,
+    components: Components,
+    name: str,
+    job: Execution,
+    slot: Slot,
+) -> Outcome | None:
+    """Build the part of a worker that performs workflows, and perform the first job of one.
+
+    :param name: of the worker.
+    """
+    assert settler.records is not None  # noqa: S101 - a worker without a store does not come here
+    if not isinstance(settler.records, StepSettler):  # several first jobs may come together
+        room = WorkflowRoom(performer, settler.records, components, name)
+        settler.records, performer.newer_formats = room.settler, room.perform
+    perform = performer.newer_formats
+    return await perform(job, slot) if perform is not None else None
 
 
 class StepTasks(Mapping[str, Task[..., Any]]):
@@ -45,13 +71,6 @@ class StepTasks(Mapping[str, Task[..., Any]]):
         return len(self._tasks)
 
 
-def keeping_outcomes(task: Task[..., Any]) -> Task[..., Any]:
-    """Return the task with outcomes that are kept."""
-    kept = copy.copy(task)
-    kept.options = msgspec.structs.replace(task.options, keep_result=task.options.keep_result or AFTER_DEADLINE)
-    return kept
-
-
 class WorkflowRoom:
     """Performs and settles jobs of workflows for one worker.
 
@@ -62,28 +81,27 @@ class WorkflowRoom:
     def __init__(self, performer: Performer, records: RecordSettler, components: Components, source: str) -> None:
         store = components.store
         assert store is not None  # noqa: S101 - the caller looks
-        reader, sender = Reader(store), StepSender(components, source)
+        reader, sender = RecordReader(store), StepSender(components, source)
         steps = copy.copy(performer)
         steps.tasks = StepTasks(performer.tasks)
-        self._steps = StepPerformer(steps.perform, store, reader, sender, components.clock)
-        advancer = Advancer(store, reader, sender, spread=deals_one_by_one(components.backend.features))
+        twins = has_twins(components.backend.features)
+        self.perform = StepPerformer(steps, store, reader, sender, components.clock, twins=twins).perform
+        advancer = Advancer(store, reader, sender, spread=twins, result_limit=performer.result_limit)
         self.settler = StepSettler(records, advancer, reader, components)
 
-    async def perform(self, job: Any, slot: Any) -> Outcome | None:
-        """Perform a job of a workflow."""
-        return await self._steps.perform(job, slot)
 
-
-def deals_one_by_one(features: Features) -> bool:
-    """Tell whether a broker deals neighbours to different workers: one that pushes jobs does."""
+def has_twins(features: Features) -> bool:
+    """Tell whether a broker may have a job twice; it is also the one that deals neighbours to different workers."""
     return features.dedup == "absent"
 
 
-class StepSettler:
-    """Settles records as :class:`RecordSettler` does, and sets going what follows from the ends of steps."""
+class StepSettler(RecordSettler):
+    """Settles records as another :class:`RecordSettler` does, and sets going what follows from the ends of steps."""
 
-    def __init__(self, records: RecordSettler, advancer: Advancer, reader: Reader, components: Components) -> None:
-        self._records = records
+    def __init__(
+        self, records: RecordSettler, advancer: Advancer, reader: RecordReader, components: Components
+    ) -> None:
+        self._inner = records
         self._advancer = advancer
         self._reader = reader
         self._events = components.events
@@ -95,30 +113,46 @@ class StepSettler:
         steps = [one for one in batch if type(one.job.beyond) is StepInHand and not one.settled]
         for one in steps:
             _keep_outcome(one, one.job.beyond, now)
-        await self._records.before(batch)
-        ended = [one for one in steps if one.job.beyond.advances and isinstance(one.verdict, Ack | Bury)]
+        await self._inner.before(batch)
+        ended = [one for one in steps if _advances(one)]
         if not ended:
             return
         await self._take_standing(ended)
-        refused = await self._advancer.advance([_end_of(one) for one in ended], now)
         for one in ended:
-            one.written = None  # the next steps are built on it: it stands, whatever becomes of the lease
+            one.written = None  # what follows is built on it: it stands, whatever becomes of the lease
+        await self._advance(ended, now)
+
+    async def _advance(self, ended: Sequence[Settlement], now: float) -> None:
+        try:
+            refused = await self._advancer.advance([_end_of(one) for one in ended], now)
+        except StoreRefused as error:
+            if len(ended) > 1 or not ended[0].job.beyond.refused:
+                for one in ended:
+                    one.job.beyond.refused = True
+                raise
+            text = "nothing follows from the end of job %s, and its workflow waits until its deadline: %s"
+            log.error(text, ended[0].job.id, error)  # noqa: TRY400 - its text is for people
+            return
+        for one in ended:
             if one.job.id in refused:
                 one.overrule(Reschedule(REFUSED_AGAIN, one.job.delivery.trail), self._events)
 
     async def after(self, batch: Sequence[Settlement]) -> None:
         """Clear what settled jobs leave behind."""
-        await self._records.after(batch)
+        await self._inner.after(batch)
 
     async def _take_standing(self, ended: Sequence[Settlement]) -> None:
         """Take the outcomes of steps that another worker ended before: these stand."""
         found = [one for one in ended if one.stored is not None and one.written is None]
         if found:
-            from taskcore.records.names import outcome_name  # noqa: PLC0415
-
             names = [outcome_name(one.job.id) for one in found]
             for one, data in zip(found, await self._reader.values(names), strict=True):
                 one.stored = data or one.stored
+
+
+def _advances(one: Settlement) -> bool:
+    """Tell whether something follows from an end; a step that is dead for any reason ends its workflow."""
+    return isinstance(one.verdict, Bury) or (isinstance(one.verdict, Ack) and one.job.beyond.advances)
 
 
 def _keep_outcome(one: Settlement, hand: StepInHand, now: float) -> None:
@@ -126,14 +160,23 @@ def _keep_outcome(one: Settlement, hand: StepInHand, now: float) -> None:
     if hand.of.part in ("expand", "begin"):
         one.stored = None
         return
-    if one.stored is None and isinstance(one.verdict, Ack | Bury):
+    if hand.skipped:
+        one.stored = skipped_outcome(hand.skipped)
+    elif isinstance(one.verdict, Bury) and one.stored is None:
+        one.stored = encode_outcome(StoredOutcome("dead", reason=one.verdict.reason, task=one.job.envelope.task))
+    elif isinstance(one.verdict, Ack) and one.stored is None:
         one.stored = stored_outcome(one.outcome, one.verdict, one.job.envelope.task, None)
     one.keep = max(hand.plan.deadline - now, 0.0) + hand.plan.keep + AFTER_DEADLINE
 
 
 def _end_of(one: Settlement) -> StepEnd:
     hand: StepInHand = one.job.beyond
+    outcome = one.stored
+    if outcome is None and isinstance(one.outcome, DeadlinePassed):
+        outcome = EXPIRED
+    elif outcome is None and isinstance(one.verdict, Bury):
+        outcome = encode_outcome(StoredOutcome("dead", reason=one.verdict.reason))
     how = hand.how
-    if how is None:
-        how = SUCCEEDED if one.stored is not None and decode_outcome(one.stored).state == "succeeded" else FAILED
-    return StepEnd(one.job.id, hand.plan, hand.of, how, one.stored or b"")
+    if hand.of.part in ("step", "child") or how is None:
+        how = FAILED if outcome is None else how_of(decode_outcome(outcome))
+    return StepEnd(one.job.id, hand.plan, hand.of, how, outcome or b"")

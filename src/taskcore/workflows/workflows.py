@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 from taskcore.client.host import AppHost
 from taskcore.components import Components
 from taskcore.config import Settings
+from taskcore.envelope import is_safe_id
+from taskcore.errors import InvalidSetting, StoreRequired
+from taskcore.options import refuse_unknown
+from taskcore.router import any_task
+from taskcore.store import Store
 from taskcore.task import Task
-from taskcore.toolkit.units import Duration, seconds_of
+from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
+from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.build import Workflow
-from taskcore.workflows.run import Run
-from taskcore.workflows.steps import Step
-from taskcore.workflows.submit import submit
+from taskcore.workflows.errors import WorkflowNotFound
+from taskcore.workflows.names import recent_names
+from taskcore.workflows.plan import Plan
+from taskcore.workflows.publish import StepSender
+from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.replay import continued, copy_ended
+from taskcore.workflows.run import Run, task_of_last
+from taskcore.workflows.show import WorkflowState, read_state
+from taskcore.workflows.steps import FirstOf, MapStep
+from taskcore.workflows.submit import Submission, decode_recent, send_plan, submit
+from taskcore.workflows.values import returning
 
 __all__ = ["WorkflowOptions", "Workflows"]
 
@@ -25,18 +39,20 @@ KEEP = 3_600.0  #: seconds for which the outcome of a workflow is kept, if the a
 
 
 class WorkflowOptions(TypedDict, total=False):
-    """The options of a workflow.
+    """The options of a workflow. A time is seconds, a timedelta, or text such as ``"5m"``.
 
+    :param id: of your own; to submit the same workflow again under the same id is safe, and sends it once.
     :param deadline: no step starts after this time; default: a day.
     :param keep: how long its outcome is kept; default: as the app keeps results, or an hour.
     """
 
+    id: str
     deadline: Duration
     keep: Duration
 
 
 class Workflows:
-    """Workflows of an app."""
+    """The workflows of an app: ``app.workflows``."""
 
     def __init__(
         self,
@@ -53,14 +69,120 @@ class Workflows:
     def begin(self, name: str, options: WorkflowOptions) -> Workflow:
         """Begin a workflow.
 
-        :raises InvalidSetting: an option cannot be (TC104).
+        :raises InvalidSetting: an option does not exist, or cannot be (TC104).
+        :raises StoreRequired: the app has no store (TC105).
         """
+        refuse_unknown("workflow()", options, WorkflowOptions.__annotations__)
+        self._store()
+        own = options.get("id")
+        if own is not None and not is_safe_id(own):
+            raise InvalidSetting(f"id={shorten_repr(own)} cannot be used", fix="give a text without control characters")
         deadline = seconds_of("deadline", options.get("deadline", DEADLINE))
         keep = seconds_of("keep", options.get("keep", self._settings.keep_result or KEEP))
-        return Workflow(name, partial(self._submit, deadline=deadline, keep=keep))
+        return Workflow(name, partial(self._submit, how=Submission(own, deadline, keep)))
 
-    async def _submit(self, workflow: Workflow, last: Step[R], /, *, deadline: float, keep: float) -> Run[R]:
+    async def get(self, id: str) -> Run[Any]:
+        """Find a workflow; its result is read by the task of its last step, if this app has it.
+
+        :raises WorkflowNotFound: there is none with this id, or its records are gone (TC411).
+        """
+        plan = await self._plan(id)
+        return self._run(id, plan, task_of_last(plan, self._task_named, self._any_task))
+
+    async def show(self, id: str) -> WorkflowState:
+        """Read how far a workflow has come, step by step.
+
+        :raises WorkflowNotFound: there is none with this id, or its records are gone (TC411).
+        """
         self._host.require_open()
-        return await submit(
-            workflow, last, self._components(), deadline=deadline, keep=keep, source=self._settings.source
-        )
+        plan = await self._plan(id)
+        return await read_state(RecordReader(self._store()), id, plan)
+
+    async def cancel(self, id: str) -> bool:
+        """Cancel a workflow, as :meth:`Run.cancel` does.
+
+        :raises WorkflowNotFound: there is none with this id, or its records are gone (TC411).
+        """
+        return await (await self.get(id)).cancel()
+
+    async def replay(self, id: str, *, deadline: Duration = DEADLINE) -> Run[Any]:
+        """Go on with a workflow that has ended, as a new one: the steps that succeeded do not run again.
+
+        Replaying it twice, or again after a crash, makes one new workflow: its id follows from the first one's.
+
+        :param deadline: no step of the new one starts after this time.
+        :raises WorkflowNotFound: there is none with this id, or its records are gone (TC411).
+        :raises EnqueueRefused: surely not sent (TC203).
+        """
+        plan = await self._plan(id)
+        store, components = self._store(), self._components()
+        seconds = seconds_of("deadline", deadline)
+        life = seconds + plan.keep + AFTER_DEADLINE
+        new = await copy_ended(store, RecordReader(store), id, plan, life)
+        plan = continued(plan, components.clock() + seconds)
+        return await self._send(new, plan, life, task_of_last(plan, self._task_named, self._any_task))
+
+    async def recent(self) -> AsyncIterator[WorkflowState]:
+        """Yield workflows that were sent lately, the newest first: some hundred at most, and the newest for sure."""
+        self._host.require_open()
+        records = await self._store().get_many(recent_names())
+        found = [decode_recent(record.value) for record in records if record is not None]
+        for one in sorted(found, key=lambda one: one.at, reverse=True):
+            try:
+                yield await self.show(one.id)
+            except WorkflowNotFound:
+                continue
+
+    # ── sending ──
+
+    async def _submit(self, workflow: Workflow, last: FirstOf[Any] | MapStep[Any], /, *, how: Submission) -> Run[Any]:
+        self._host.require_open()
+        task = last.step.task if isinstance(last, MapStep) else last.task
+        annotation = _annotation(last)
+        with workflow.noting():
+            task = returning(task, annotation)
+        run_id, plan = await submit(workflow, last, self._components(), self._store(), how, self._sender())
+        return self._run(run_id, plan, task)
+
+    async def _send(self, run_id: str, plan: Plan, life: float, task: Task[Any, Any]) -> Run[Any]:
+        plan = await send_plan(self._store(), self._sender(), run_id, plan, life, self._components().clock())
+        return self._run(run_id, plan, task)
+
+    def _sender(self) -> StepSender:
+        return StepSender(self._components(), self._settings.source)
+
+    def _run(self, run_id: str, plan: Plan, task: Task[Any, Any]) -> Run[Any]:
+        return Run(run_id, plan, task, self._components, self._task_named)
+
+    def _store(self) -> Store:
+        store = self._components().store
+        if store is None:
+            raise StoreRequired("workflows are kept in a store, and this app has none")
+        return store
+
+    async def _plan(self, id: str) -> Plan:
+        self._host.require_open()
+        plan = await RecordReader(self._store()).plan(id) if is_safe_id(id) else None
+        if plan is None:
+            raise WorkflowNotFound(
+                f"there is no workflow {shorten_repr(id)}", fix="`taskcore workflows` lists the newest"
+            )
+        return plan
+
+    def _task_named(self, name: str) -> Task[..., Any]:
+        return self._tasks.get(name, self._any_task)
+
+    @property
+    def _any_task(self) -> Task[..., Any]:
+        return any_task(self._host, self._settings, has_store=True)
+
+
+def _annotation(last: FirstOf[Any] | MapStep[Any]) -> Any:
+    """Find the type of the result of the last step."""
+    if not isinstance(last, MapStep):
+        return last.annotation
+    if last.step.plan.at_least is not None:
+        from taskcore.workflows.outcomes import ChildOutcome  # noqa: PLC0415 - for such maps only
+
+        return list[ChildOutcome[last.step.annotation]]  # type: ignore[name-defined]
+    return list[last.step.annotation]  # type: ignore[name-defined]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Literal, TypeAlias
 
-from taskcore.conformance.checking.job_histories import JobHistories, JobHistory, Run
+from taskcore.conformance.checking.job_histories import JobHistories, JobHistory, ObservedRun
 from taskcore.conformance.checking.letters import Limit, limit_of
 from taskcore.conformance.checking.report import Violation
 from taskcore.conformance.checking.snapshot import Snapshot
@@ -47,7 +47,7 @@ def excused_runs(job_history: JobHistory, *, one_copy: bool) -> int:
     return open_ends - max(behind - (0 if one_copy else job_history.other_copies), 0)
 
 
-def _calls_for_another(run: Run) -> bool:
+def _calls_for_another(run: ObservedRun) -> bool:
     if run.outcome in ("raised", "interrupted"):
         return run.settled != "bury"
     return run.settled == "reschedule"
@@ -90,7 +90,7 @@ def overrun(
             yield Violation(job_history.job, f"{deadly} starts died or lost their lease, {deaths} are allowed")
 
 
-def _is_free(run: Run) -> bool:
+def _is_free(run: ObservedRun) -> bool:
     """Tell whether it was given back, snoozed, or done in vain because its key had been lost."""
     return (
         run.snoozed
@@ -99,7 +99,7 @@ def _is_free(run: Run) -> bool:
     )
 
 
-def _is_deadly(run: Run, died: set[str]) -> bool:
+def _is_deadly(run: ObservedRun, died: set[str]) -> bool:
     """Tell whether it never came to a verdict, because its worker died or lost the lease."""
     return run.settled is None and (run.start.who in died or (run.verdict is not None and run.verdict.kind == "lost"))
 

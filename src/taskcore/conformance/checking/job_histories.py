@@ -12,10 +12,10 @@ import msgspec
 
 from taskcore.testing.history import HistoryEntry
 
-__all__ = ["JobHistories", "JobHistory", "Run", "read"]
+__all__ = ["JobHistories", "JobHistory", "ObservedRun", "read"]
 
 
-class Run(msgspec.Struct, eq=False):
+class ObservedRun(msgspec.Struct, eq=False):
     """One start of the function and what became of it.
 
     :param end: None: it never ended; its process was killed, or it is still running.
@@ -64,7 +64,7 @@ class JobHistory(msgspec.Struct, eq=False):
     entries: list[HistoryEntry] = []
     invokes: list[HistoryEntry] = []
     answers: list[HistoryEntry] = []
-    runs: list[Run] = []
+    runs: list[ObservedRun] = []
     settled: list[HistoryEntry] = []
     deliveries_before: list[int] = []
     events: dict[str, list[HistoryEntry]] = {}
@@ -146,7 +146,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.histories = JobHistories()
-        self._open: dict[tuple[str, str, Any], Run] = {}
+        self._open: dict[tuple[str, str, Any], ObservedRun] = {}
 
     def read(self, entry: HistoryEntry) -> None:
         """Take one entry in."""
@@ -176,7 +176,7 @@ class _Reader:
     def _read_run(self, job_history: JobHistory, entry: HistoryEntry) -> None:
         key = (entry.job, entry.who, entry.facts.get("run"))
         if entry.kind == "start":
-            run = self._open[key] = Run(entry, behind=_ended(job_history), verdicts=len(job_history.settled))
+            run = self._open[key] = ObservedRun(entry, behind=_ended(job_history), verdicts=len(job_history.settled))
             job_history.runs.append(run)
         elif key in self._open:
             self._open.pop(key).end = entry
@@ -234,6 +234,6 @@ def _read_general(histories: JobHistories, entry: HistoryEntry) -> None:
         histories.emptied[str(entry.facts["queue"])] = entry.at
 
 
-def _runs_of(job_history: JobHistory, who: str) -> list[Run]:
+def _runs_of(job_history: JobHistory, who: str) -> list[ObservedRun]:
     """Return the runs of this worker; of all workers if the runs were recorded under other names than the settling."""
     return [run for run in job_history.runs if run.start.who == who] or job_history.runs
