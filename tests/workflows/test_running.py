@@ -63,7 +63,9 @@ class Shop:
         @app.task(name="tell")
         async def tell(children: list[ChildOutcome[int]]) -> list[str]:
             return [
-                str(one.value) if isinstance(one, ChildValue) else f"{one.state} {one.error.partition(':')[0].rpartition('.')[2]}".strip()
+                str(one.value)
+                if isinstance(one, ChildValue)
+                else f"{one.state} {one.error.partition(':')[0].rpartition('.')[2]}".strip()
                 for one in children
             ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 import anyio
@@ -11,11 +12,11 @@ import msgspec
 
 from taskcore.backend import QueueStats
 from taskcore.components import Components
-from taskcore.errors import BrokerUnavailable, ResultNotKept, ResultTimeout, StoreRequired
+from taskcore.errors import BrokerUnavailable, ResultNotKept, StoreRequired
 from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
-from taskcore.records.parked import count_parked, find_parked
+from taskcore.records.parked import count_parked
 from taskcore.results import (
     ANY_TASK,
     CANCELLED,
@@ -45,11 +46,11 @@ class JobQueries:
     def __init__(self, components: Components, *, timeout: float) -> None:
         self._backend = components.backend
         self.admin = components.backend.admin
-        self._store = components.store
+        self.store = components.store
         self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
         self._clock = components.clock
-        self._timeout = timeout
+        self.timeout = timeout
         self._detached = Detached()
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
@@ -65,6 +66,7 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
+        import_module(WAITS).warn_inside(job)
         outcome = None
         if timeout is None or timeout > 0:
             outcome = await self._records.outcomes.wait(job.id, timeout)
@@ -72,7 +74,7 @@ class JobQueries:
             # A read without the time limit: what is known is an answer, also where a reply of the store takes longer.
             outcome = await self._records.outcomes.find(job.id)
         if outcome is None:
-            raise await self._timed_out(job, timeout or 0.0)
+            raise await import_module(WAITS).explain(self, job, timeout or 0.0)
         _refuse_other_task(job, outcome)
         return typed_outcome(outcome, job.task.contract)
 
@@ -87,7 +89,8 @@ class JobQueries:
             place = await self.admin.locate(queue, job.id)
             if place is not None:
                 return STATUS_OF_PLACE[place]
-        return "unknown"
+        status: JobStatus = await import_module(WAITS).status_elsewhere(self.store, job.id)
+        return status
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
@@ -113,10 +116,10 @@ class JobQueries:
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
-        stands, until = b"", anyio.current_time() + self._timeout
+        stands, until = b"", anyio.current_time() + self.timeout
         while not stands:
             try:
-                stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+                stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self.timeout)
             except BrokerUnavailable:
                 if anyio.current_time() > until:
                     raise
@@ -133,10 +136,10 @@ class JobQueries:
     async def stats(self, queue: str) -> QueueStats:
         """Count the jobs of a queue, and those that wait for a worker that knows their task, if the store can tell."""
         stats = await self.admin.stats(queue)
-        if self._store is None:
+        if self.store is None:
             return stats
         try:
-            parked = await count_parked(self._store, queue, self._clock())
+            parked = await count_parked(self.store, queue, self._clock())
         except BrokerUnavailable:  # the store; what the broker tells is worth having all the same
             return stats
         if self._backend.features.counts != "absent":
@@ -182,39 +185,14 @@ class JobQueries:
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
-        record = await self._store.get(key_name(job.task.name, str(job.key))) if self._store is not None else None
+        record = await self.store.get(key_name(job.task.name, str(job.key))) if self.store is not None else None
         if record is None:
             return None
         claim = decode_key_record(record.value)
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
-    async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
-        """Make the error of a wait that took too long, with what is known about the job."""
-        facts: list[str] = []
-        what = f"no result for job {job.id} of {job.task.name} after {timeout:g} s"
-        with anyio.move_on_after(self._timeout):
-            state = await self.status(job)
-            facts = [f"the job is: {state}"]
-            if not job.queue:
-                return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
-            stats = await self.admin.stats(job.queue)
-            facts = [
-                f"the job is: {state}",
-                f'queue "{job.queue}": {stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled',
-            ]
-            if state == "queued" and not stats.leased:
-                facts.append("no job of this queue is running: is a worker listening to it?")
-            if state in {"scheduled", "unknown"} and self._store is not None:
-                parked = await find_parked(self._store, job.task.name)
-                if parked is not None:
-                    facts.append(f"worker {parked.worker} has parked jobs of {job.task.name}: {parked.why}")
-        return ResultTimeout(
-            what,
-            facts=facts,
-            fix="wait longer, or start a worker on that queue"
-            + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
-            job_id=job.id,
-        )
+
+WAITS = "taskcore.waits"  #: the feature that explains waits
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -97,9 +98,9 @@ def build_parts(
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     if records is not None:
-        performer.newer_formats = lambda *job: import_module(WORKFLOWS).begin(
-            performer, settler, components, options.name, *job
-        )
+        workflows = cache(lambda: import_module(WORKFLOWS).WorkflowRoom(performer, settler, components, options.name))
+        performer.newer_formats = lambda job, slot: workflows().perform(job, slot)
+        performer.admission.workflows = workflows
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,

@@ -61,7 +61,7 @@ class Performer:
         self.tasks = tasks
         self._events = components.events
         self._clock = components.clock
-        self._admission = admission
+        self.admission = admission
         self._always_inspects = admission.always_inspects
         self._cancel_requested = admission.cancel_requested
         self._quarantine = admission.quarantine
@@ -87,7 +87,7 @@ class Performer:
         delivery, options = job.delivery, task.options
         alone = False
         if delivery.redeliveries or delivery.trail or self._always_inspects or options.rules.crashes == 1:
-            early = await self._admission.inspect(job, task)
+            early = await self.admission.inspect(job, task)
             if early is not None:
                 return finish_unrun(job, early)
             alone = is_last_start(starts_of(job, options.rules), options.rules)
@@ -97,7 +97,7 @@ class Performer:
         except InvalidArguments as error:
             return Malformed("; ".join((error.what, *error.public_facts)))
         if envelope.key is not None:
-            early = await self._admission.acquire_key(job, task, envelope.key, _fence(job))
+            early = await self.admission.acquire_key(job, task, envelope.key, _fence(job))
             if early is not None:
                 return early
         if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
@@ -169,7 +169,7 @@ class Performer:
             if options.delivery == "at_most_once":
                 if not await self._ack_early(job):
                     return None
-            elif job.marker is not None and not await self._admission.mark_start(job):
+            elif job.marker is not None and not await self.admission.mark_start(job):
                 return Interrupted()
             fence, key = self._begin(job, task, slot)
             if options.runs_in == "process":
@@ -234,7 +234,7 @@ class Performer:
         try:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
-            return self.failures.unencodable(job, error)
+            return NOTHING_KEPT if value is job.beyond else self.failures.unencodable(job, error)
         if len(result) > self.result_limit:
             return self.failures.too_large(job, result, self.result_limit)
         return Returned(result)

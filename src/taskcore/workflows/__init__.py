@@ -2,6 +2,7 @@
 
 from taskcore.workflows.build import TakesFirst, Workflow
 from taskcore.workflows.chain import Chain
+from taskcore.workflows.children import continue_with, spawn
 from taskcore.workflows.errors import InvalidWorkflow, WorkflowExists, WorkflowNotFound
 from taskcore.workflows.outcomes import ChildFailure, ChildOutcome, ChildValue
 from taskcore.workflows.run import Run
@@ -28,4 +29,6 @@ __all__ = [
     "WorkflowProgress",
     "WorkflowState",
     "Workflows",
+    "continue_with",
+    "spawn",
 ]

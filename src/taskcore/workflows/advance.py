@@ -19,8 +19,9 @@ import msgspec
 from taskcore.backend import Outgoing
 from taskcore.records.names import outcome_name
 from taskcore.results import CANCELLED, EXPIRED, NO_BYTES, StoredOutcome, decode_outcome, encode_outcome
-from taskcore.store import ABSENT, Store, Write
+from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.logging import logger
 from taskcore.workflows.decide import (
     Consequence,
     MarkToSet,
@@ -31,22 +32,27 @@ from taskcore.workflows.decide import (
     after_step,
 )
 from taskcore.workflows.envelope import PartOf
+from taskcore.workflows.job_keys import complete_key
 from taskcore.workflows.mark_records import MarkRecords, NewMarks
 from taskcore.workflows.marks import LEAF, SKIPPED, SUCCEEDED, Mark, MarkCounts, is_full, mark, place_of
 from taskcore.workflows.names import gate_name, map_name, step_id, stop_name
 from taskcore.workflows.plan import Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import ListTooLarge, RecordReader
+from taskcore.workflows.reading import ListTooLarge, RecordReader, how_of
 
 __all__ = ["Advancer", "StepEnd"]
+
+
+log = logger("taskcore.workflows")
 
 
 class StepEnd(NamedTuple):
     """A job of a workflow that has ended.
 
-    :param job_id: its id.
+    :param job_id: its id; of a job that goes on as a workflow, that of the workflow.
     :param how: how it counts.
     :param outcome: encoded; empty for an expansion.
+    :param by: the id of the job in hand, if that is another one: its end ends workflows within each other.
     """
 
     job_id: str
@@ -54,6 +60,12 @@ class StepEnd(NamedTuple):
     of: PartOf
     how: Mark
     outcome: bytes
+    by: str = ""
+
+    @property
+    def in_hand(self) -> str:
+        """The id of the job whose settling this belongs to."""
+        return self.by or self.job_id
 
 
 class _Group(NamedTuple):
@@ -104,6 +116,14 @@ class Advancer:
         :return: why the broker refuses what follows, by the ids of the jobs that ended; they have to come again.
         :raises BrokerUnavailable: doing all of it again is safe.
         """
+        refused: dict[str, str] = {}
+        while ends:
+            ends, more = await self._advance(ends, now)
+            refused |= more
+        return refused
+
+    async def _advance(self, ends: Sequence[StepEnd], now: float) -> tuple[list[StepEnd], dict[str, str]]:
+        """Do the three lines; return also the jobs that have ended with the workflows that ended here."""
         found = _Found()
         for end in ends:
             self._begin(found, end, now)
@@ -114,8 +134,8 @@ class Advancer:
             for group in groups:
                 if is_full(marked[group.new.name], group.members):
                     await self._full(found, group, marked[group.new.name], now)
-        await self._close(found, now)
-        return await self._publish(found)
+        ended = await self._close(found, now)
+        return ended, await self._publish(found)
 
     def _begin(self, found: _Found, end: StepEnd, now: float) -> None:
         plan, of = end.plan, end.of
@@ -172,16 +192,37 @@ class Advancer:
         tallies = [MarkCounts.of(marks or b"") for marks in await self._reader.values(leaves)]
         return MarkCounts(*map(sum, zip(*tallies, strict=True)))
 
-    async def _close(self, found: _Found, now: float) -> None:
-        """End workflows: no step starts any more, and the outcome is there."""
+    async def _close(self, found: _Found, now: float) -> list[StepEnd]:
+        """End workflows: no step starts any more, and the outcome is there; return the jobs that went on as them."""
+        ends = [*found.failed, *found.over]
         writes: list[Write] = []
         for end in found.failed:
             writes += self._ending(end, "failed", _failure(end), now)
         for end in found.over:
             writes += self._ending(end, "ended", await self._outcome(end), now)
-        if writes:
-            await self._store.put_many(writes)
-            failpoint("workflow.closed")
+        if not writes:
+            return []
+        answers = await self._store.put_many(writes)
+        failpoint("workflow.closed")
+        ended: list[StepEnd] = []
+        for end, write, answer in zip(ends, writes[1::2], answers[1::2], strict=True):
+            if end.plan.goes_on:
+                standing = answer.current.value if isinstance(answer, Conflict) and answer.current else write.value
+                ended += await self._end_job(end, standing or b"")
+        return ended
+
+    async def _end_job(self, end: StepEnd, outcome: bytes) -> list[StepEnd]:
+        """Complete the key of a job that went on as a workflow which has ended; return its end, if it is a step."""
+        plan, job_id = end.plan, end.of.workflow
+        if plan.key:
+            await complete_key(self._store, plan, job_id, outcome)
+        if plan.within is None:
+            return []
+        above = await self._reader.plan(plan.within.workflow)
+        if above is None:
+            log.error("job %s has ended, and the plan of its workflow %s is gone", job_id, plan.within.workflow)
+            return []
+        return [StepEnd(job_id, above, plan.within, how_of(decode_outcome(outcome)), outcome, end.in_hand)]
 
     def _ending(self, end: StepEnd, why: str, outcome: bytes, now: float) -> list[Write]:
         workflow, plan = end.of.workflow, end.plan
@@ -193,6 +234,8 @@ class Advancer:
     async def _outcome(self, end: StepEnd) -> bytes:
         """Find the outcome of a workflow whose steps have all ended: the first result of its last steps."""
         plan, workflow = end.plan, end.of.workflow
+        if len(plan.value):
+            return encode_outcome(StoredOutcome("succeeded", plan.value))
         for number in plan.results:
             step = plan.steps[number]
             if step.over is not None:
@@ -237,7 +280,7 @@ class Advancer:
             if end.of.workflow not in stopped:
                 message = self._sender.message(end.of.workflow, end.plan, key, width=end.of.width)
                 messages[message.id] = message
-                ended_by[message.id] = end.job_id
+                ended_by[message.id] = end.in_hand
         if not messages:
             return {}
         refused = await self._sender.publish(list(messages.values()))

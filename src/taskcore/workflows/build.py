@@ -30,6 +30,7 @@ from taskcore.workflows.values import either
 
 if TYPE_CHECKING:
     from taskcore.workflows.run import Run
+    from taskcore.workflows.submit import Submission
 
 __all__ = ["FirstOf", "MapStep", "Step", "TakesFirst", "Workflow"]
 
@@ -70,10 +71,12 @@ class Workflow:
 
     :param name: for people.
     :param send: sends it, once its last step is known.
+    :param how: it is sent, by its options.
     """
 
-    def __init__(self, name: str, send: Sends) -> None:
+    def __init__(self, name: str, send: Sends, how: Submission | None = None) -> None:
         self.name = name
+        self.how = how
         self._send = send
         self.steps: list[StepPlan] = []
         self.lists: dict[int, Sequence[bytes]] = {}
@@ -172,7 +175,9 @@ class Workflow:
             raise InvalidWorkflow(
                 f"the workflow {self.name} has {len(self.faults)} faults; nothing was sent",
                 facts=[f"{where}: {'; '.join((error.what, *error.facts))}" for where, error in self.faults],
-                public_facts=[f"{where}: {'; '.join((error.what, *error.public_facts))}" for where, error in self.faults],
+                public_facts=[
+                    f"{where}: {'; '.join((error.what, *error.public_facts))}" for where, error in self.faults
+                ],
                 fix=next((error.fix for _, error in self.faults if error.fix), None),
             )
 

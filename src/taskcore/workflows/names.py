@@ -20,6 +20,7 @@ import zlib
 from functools import cache
 from uuid import UUID
 
+from taskcore.records.names import workflow_name as plan_name
 from taskcore.workflows.decide import StepKey
 
 __all__ = [
@@ -40,19 +41,17 @@ __all__ = [
 RECENT = 512  #: workflows that are remembered for lists
 
 
-def plan_name(workflow: str) -> str:
-    """Name the record of a plan."""
-    return f"workflow/{workflow}"
-
-
 def stop_name(workflow: str) -> str:
     """Name the record that says why no further step starts."""
     return f"workflow/{workflow}/stop"
 
 
-def list_name(workflow: str, step: int, chunk: int) -> str:
-    """Name a part of a list that was known when the workflow was sent."""
-    return f"workflow/{workflow}/list/{step}/{chunk}"
+def list_name(workflow: str, step: int, chunk: int, lists: str = "") -> str:
+    """Name a part of a list that was known when the workflow was sent.
+
+    :param lists: tells the lists of one plan of a job from those of another one.
+    """
+    return f"workflow/{workflow}/list{lists}/{step}/{chunk}"
 
 
 def width_name(workflow: str, step: int) -> str:

@@ -25,7 +25,7 @@ from taskcore.lifecycle import (
 )
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name, outcome_name
-from taskcore.results import StoredOutcome, encode_outcome, outcome_of_stored
+from taskcore.results import CANCELLED, StoredOutcome, encode_outcome, outcome_of_stored
 from taskcore.store import ABSENT, Store, Write
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
@@ -41,6 +41,7 @@ from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
 from taskcore.workflows.plan import NewerPlan, Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, RecordReader
+from taskcore.workflows.rest import Rest
 
 __all__ = ["StepInHand", "StepPerformer"]
 
@@ -56,6 +57,7 @@ class StepInHand(msgspec.Struct, eq=False):
     :param advances: its end sets something going.
     :param skipped: why the step does not run.
     :param refused: the store refused once what follows from its end.
+    :param rest: what it leaves to other jobs.
     """
 
     of: PartOf
@@ -64,6 +66,7 @@ class StepInHand(msgspec.Struct, eq=False):
     advances: bool = False
     skipped: str = ""
     refused: bool = False
+    rest: Rest | None = None
 
 
 class StepPerformer:
@@ -135,11 +138,9 @@ class StepPerformer:
     async def _go_on(
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, looked: Looked
     ) -> Outcome | None:
-        if looked.own is not None:
-            hand.advances = True
-            return outcome_of_stored(looked.own)
-        if looked.stopped:
-            return CancelledBefore()
+        ended = await self._ended(hand, looked)
+        if ended is not None:
+            return ended
         if self._is_late(envelope):
             hand.how, hand.advances = FAILED, True
             return DeadlinePassed()
@@ -159,6 +160,24 @@ class StepPerformer:
         hand.advances = True
         return await self._run(job, slot, envelope, hand, looked.verdict)
 
+    async def _ended(self, hand: StepInHand, looked: Looked) -> Outcome | None:
+        """Find why the job does not start: it has ended, it goes on as a workflow, or its workflow is over."""
+        if looked.own is not None:
+            hand.advances = True
+            return outcome_of_stored(looked.own)
+        if looked.goes_on:
+            hand.rest = Rest(plan_stands=True)
+            return NOTHING
+        if looked.above:
+            await self._end_with_those_above(hand)
+        return CancelledBefore() if looked.stopped else None
+
+    async def _end_with_those_above(self, hand: StepInHand) -> None:
+        """End the workflow as which a job goes on when one above it is over: its waiters learn it."""
+        keep = self._life(hand.plan)
+        write = Write(key=outcome_name(hand.of.workflow), value=CANCELLED, expect=ABSENT, keep=keep, reserve=True)
+        await self._store.put_many([write])
+
     async def _run(
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, start: StartStep
     ) -> Outcome | None:
@@ -167,7 +186,7 @@ class StepPerformer:
         args = arguments_of(step, bytes(envelope.args), start)
         plain = ordinary(envelope, task=step.task, version=step.version, args=args)
         plain = msgspec.structs.replace(
-            plain, timeout=step.timeout, soft_timeout=step.soft_timeout, retry=step.retry, key=step.key
+            plain, timeout=step.timeout, soft_timeout=step.soft_timeout, retry=step.retry, key=step.key or plain.key
         )
         task = self._performer.tasks.get(step.task)
         if task is not None and plain.key is None and task.spec.key is not None:

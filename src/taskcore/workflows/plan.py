@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from taskcore.envelope import CallRetry
+from taskcore.envelope import CallRetry, Id
 from taskcore.store import unreadable_record
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "PLAN_FORMAT",
     "STEPS_LIMIT",
     "NewerPlan",
+    "OneCall",
     "Over",
+    "PartOf",
     "Plan",
     "StepPlan",
     "Value",
@@ -38,7 +40,35 @@ CHUNK = 500  #: elements in one record of a list, and children that one job publ
 
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=STEPS_LIMIT)]
 
+Part: TypeAlias = Literal["step", "child", "expand", "begin"]
+
+
+class PartOf(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Which part of which workflow a job is.
+
+    :param workflow: its id.
+    :param part: a step; a child of a map; the job that publishes a part of a map's children; the one that publishes
+        the first steps.
+    :param step: the number of the step.
+    :param index: of the child, or of the part of the children.
+    :param width: how many children the map has; 0 if that is not known.
+    """
+
+    workflow: Id
+    part: Part = "step"
+    step: Number = 0
+    index: Annotated[int, msgspec.Meta(ge=0, lt=MAP_LIMIT)] = 0
+    width: Annotated[int, msgspec.Meta(ge=0, le=MAP_LIMIT)] = 0
+
+
 NO_VALUE = msgspec.Raw()  #: stands where there is no value: every JSON value is one
+
+
+class OneCall(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An element of a map that is a whole call: its arguments, and its key."""
+
+    args: msgspec.Raw
+    key: str | None = None
 
 
 class Value(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,14 +84,16 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
 class Over(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a map goes over: a list that is known when it is sent, the list that a step returns, or another map.
 
-    :param parameter: the parameter that takes one element.
+    :param parameter: the parameter that takes one element; empty if each element is a whole call (``OneCall``).
     :param items: the length of the list that is known; None if a step returns it.
     :param step: the step that returns the list; or the map whose child with the same index returns the element.
+    :param lists: tells the list of this plan from that of another plan that was written for the same job.
     """
 
     parameter: str
     items: Annotated[int, msgspec.Meta(ge=0, le=MAP_LIMIT)] | None = None
     step: Number | None = None
+    lists: str = ""
 
 
 class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -126,7 +158,11 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=T
     :param deadline: no step starts after this time, in seconds since the epoch.
     :param keep: seconds for which its outcome is kept.
     :param above: the workflows that this one is a part of, the outermost first.
-    :param key: the name of the record of the key that it was sent with.
+    :param goes_on: it is the rest of a job, whose id it has.
+    :param within: the part of the innermost workflow above it that this job is.
+    :param value: its result if all steps end well, in place of that of its last step.
+    :param key: the name of the record of the job's key, which is completed with its outcome.
+    :param key_keep: seconds for which that record is kept then.
     """
 
     name: str
@@ -135,7 +171,11 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=T
     deadline: float
     keep: float
     above: tuple[str, ...] = ()
+    goes_on: bool = False
+    within: PartOf | None = None
+    value: msgspec.Raw = NO_VALUE
     key: str = ""
+    key_keep: float = 0.0
     correlation_id: str | None = None
     v: int = PLAN_FORMAT
     or_else: tuple[Number, ...] = ()

@@ -29,11 +29,23 @@ class StepSender:
         self._encode = components.codec.encode
         self._source = source
 
-    def message(self, workflow: str, plan: Plan, key: StepKey, *, width: int = 0, args: bytes = b"{}") -> Outgoing:
-        """Make the message of a step, of a child of a map, or of a map's first expansion."""
+    def message(
+        self,
+        workflow: str,
+        plan: Plan,
+        key: StepKey,
+        *,
+        width: int = 0,
+        args: bytes = b"{}",
+        own_key: str | None = None,
+    ) -> Outgoing:
+        """Make the message of a step, of a child of a map, or of a map's first expansion.
+
+        :param own_key: the idempotency key of a child that has one of its own.
+        """
         if key.child is not None:
             of = PartOf(workflow=workflow, part="child", step=key.step, index=key.child, width=width)
-            return self._message(plan, of, step_id(workflow, key), args, plan.steps[key.step].delay)
+            return self._message(plan, of, step_id(workflow, key), args, plan.steps[key.step].delay, own_key)
         if plan.steps[key.step].over is not None:
             return self.expansion(workflow, plan, key.step, 0)
         of = PartOf(workflow=workflow, step=key.step)
@@ -52,7 +64,9 @@ class StepSender:
         of = PartOf(workflow=workflow, part="begin", step=roots[0])
         return self._message(plan, of, begin_id(workflow), b"{}", 0.0)
 
-    def _message(self, plan: Plan, of: PartOf, job_id: str, args: bytes, delay: float) -> Outgoing:
+    def _message(
+        self, plan: Plan, of: PartOf, job_id: str, args: bytes, delay: float, own_key: str | None = None
+    ) -> Outgoing:
         step = plan.steps[of.step]
         envelope = StepEnvelope(
             v=STEP_FORMAT,
@@ -66,6 +80,7 @@ class StepSender:
             correlation_id=plan.correlation_id,
             source=self._source,
             headers=step.headers,
+            key=own_key,
             of=of,
         )
         return Outgoing(step.queue, job_id, self._encode(envelope), b"", delay)  # type: ignore[arg-type]  # any struct

@@ -9,6 +9,7 @@ A workflow with an id of the caller's may be submitted again after any of them: 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,7 +70,7 @@ async def submit(
     :raises InvalidWorkflow: it cannot run as it is written (TC311).
     :raises WorkflowExists: another workflow has its id (TC412).
     """
-    plan = plan_of(workflow, last, components, how)
+    plan = plan_of(workflow, last, components.clock, how)
     data = encode_plan(plan)
     if len(data) > PLAN_BYTES:
         raise InvalidWorkflow(
@@ -108,7 +109,7 @@ async def send_plan(store: Store, sender: StepSender, run_id: str, plan: Plan, l
     return plan
 
 
-def plan_of(workflow: Workflow, last: FirstOf[Any] | MapStep[Any], components: Components, how: Submission) -> Plan:
+def plan_of(workflow: Workflow, last: FirstOf[Any] | MapStep[Any], clock: Callable[[], float], how: Submission) -> Plan:
     """Make the plan of a workflow that is built.
 
     :raises InvalidWorkflow: something is wrong with it; everything is named (TC311).
@@ -129,7 +130,7 @@ def plan_of(workflow: Workflow, last: FirstOf[Any] | MapStep[Any], components: C
         steps=tuple(workflow.steps),
         last=numbers[0],
         or_else=numbers[1:],
-        deadline=components.clock() + how.deadline,
+        deadline=clock() + how.deadline,
         keep=how.keep,
         correlation_id=None if parent is None else parent.envelope.correlation_id or parent.envelope.id,
     )

@@ -15,40 +15,21 @@ from taskcore.results import EXPIRED, StoredOutcome, decode_outcome, encode_outc
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
-from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.execution import Execution
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from taskcore.worker.settle_records import RecordSettler
 from taskcore.workflows.advance import AFTER_DEADLINE, Advancer, StepEnd
 from taskcore.workflows.marks import FAILED
-from taskcore.workflows.perform import REFUSED_AGAIN, StepInHand, StepPerformer
+from taskcore.workflows.perform import NOTHING, REFUSED_AGAIN, StepInHand, StepPerformer
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader, how_of, skipped_outcome
+from taskcore.workflows.rest import Rest, RestSettler, leaves_rest
 from taskcore.workflows.values import keeping_outcomes
 
-__all__ = ["StepSettler", "StepTasks", "WorkflowRoom", "begin"]
+__all__ = ["StepSettler", "StepTasks", "WorkflowRoom"]
 
 log = logger("taskcore.workflows")
-
-
-async def begin(
-    performer: Performer,
-    settler: Settler,
-    components: Components,
-    name: str,
-    job: Execution,
-    slot: Slot,
-) -> Outcome | None:
-    """Build the part of a worker that performs workflows, and perform the first job of one.
-
-    :param name: of the worker.
-    """
-    assert settler.records is not None  # noqa: S101 - a worker without a store does not come here
-    if not isinstance(settler.records, StepSettler):  # several first jobs may come together
-        room = WorkflowRoom(performer, settler.records, components, name)
-        settler.records, performer.newer_formats = room.settler, room.perform
-    perform = performer.newer_formats
-    return await perform(job, slot) if perform is not None else None
 
 
 class StepTasks(Mapping[str, Task[..., Any]]):
@@ -75,19 +56,28 @@ class WorkflowRoom:
     """Performs and settles jobs of workflows for one worker.
 
     :param performer: of the worker.
-    :param records: what settles its records.
+    :param settler: of the worker; workflows put their own part in front of its records.
+    :param source: the worker's name, for the jobs that it sends.
     """
 
-    def __init__(self, performer: Performer, records: RecordSettler, components: Components, source: str) -> None:
+    def __init__(self, performer: Performer, settler: Settler, components: Components, source: str) -> None:
         store = components.store
         assert store is not None  # noqa: S101 - the caller looks
+        assert settler.records is not None  # noqa: S101 - the same
         reader, sender = RecordReader(store), StepSender(components, source)
         steps = copy.copy(performer)
         steps.tasks = StepTasks(performer.tasks)
         twins = has_twins(components.backend.features)
         self.perform = StepPerformer(steps, store, reader, sender, components.clock, twins=twins).perform
         advancer = Advancer(store, reader, sender, spread=twins, result_limit=performer.result_limit)
-        self.settler = StepSettler(records, advancer, reader, components)
+        self.clock = components.clock
+        rests = RestSettler(store, reader, sender)
+        settler.records = self.settler = StepSettler(settler.records, advancer, rests, reader, components)
+
+    def go_on(self, job: Execution) -> Outcome:
+        """Let a job that was handed out again go on as the plan says that it left."""
+        job.beyond = Rest(plan_stands=True)
+        return NOTHING
 
 
 def has_twins(features: Features) -> bool:
@@ -99,10 +89,16 @@ class StepSettler(RecordSettler):
     """Settles records as another :class:`RecordSettler` does, and sets going what follows from the ends of steps."""
 
     def __init__(
-        self, records: RecordSettler, advancer: Advancer, reader: RecordReader, components: Components
+        self,
+        records: RecordSettler,
+        advancer: Advancer,
+        rests: RestSettler,
+        reader: RecordReader,
+        components: Components,
     ) -> None:
         self._inner = records
         self._advancer = advancer
+        self._rests = rests
         self._reader = reader
         self._events = components.events
         self._clock = components.clock
@@ -113,7 +109,12 @@ class StepSettler(RecordSettler):
         steps = [one for one in batch if type(one.job.beyond) is StepInHand and not one.settled]
         for one in steps:
             _keep_outcome(one, one.job.beyond, now)
+        going_on = [one for one in batch if one.job.beyond is not None and not one.settled and leaves_rest(one)]
+        for one in going_on:
+            one.stored = None  # so its key is released, too, and stays claimed by the job
         await self._inner.before(batch)
+        if going_on:
+            await self._go_on(going_on, now)
         ended = [one for one in steps if _advances(one)]
         if not ended:
             return
@@ -121,6 +122,14 @@ class StepSettler(RecordSettler):
         for one in ended:
             one.written = None  # what follows is built on it: it stands, whatever becomes of the lease
         await self._advance(ended, now)
+
+    async def _go_on(self, going_on: Sequence[Settlement], now: float) -> None:
+        """Let jobs that have ended go on as workflows; one that has lost its key leaves nothing."""
+        held = [one for one in going_on if isinstance(one.verdict, Ack)]
+        refused = await self._rests.begin(held, now) if held else {}
+        for one in held:
+            if one.job.id in refused:
+                one.overrule(Reschedule(REFUSED_AGAIN, one.job.delivery.trail), self._events)
 
     async def _advance(self, ended: Sequence[Settlement], now: float) -> None:
         try:
@@ -152,7 +161,9 @@ class StepSettler(RecordSettler):
 
 def _advances(one: Settlement) -> bool:
     """Tell whether something follows from an end; a step that is dead for any reason ends its workflow."""
-    return isinstance(one.verdict, Bury) or (isinstance(one.verdict, Ack) and one.job.beyond.advances)
+    if isinstance(one.verdict, Bury):
+        return True
+    return isinstance(one.verdict, Ack) and one.job.beyond.advances and not leaves_rest(one)
 
 
 def _keep_outcome(one: Settlement, hand: StepInHand, now: float) -> None:

@@ -79,7 +79,8 @@ class Workflows:
             raise InvalidSetting(f"id={shorten_repr(own)} cannot be used", fix="give a text without control characters")
         deadline = seconds_of("deadline", options.get("deadline", DEADLINE))
         keep = seconds_of("keep", options.get("keep", self._settings.keep_result or KEEP))
-        return Workflow(name, partial(self._submit, how=Submission(own, deadline, keep)))
+        how = Submission(own, deadline, keep)
+        return Workflow(name, partial(self._submit, how=how), how)
 
     async def get(self, id: str) -> Run[Any]:
         """Find a workflow; its result is read by the task of its last step, if this app has it.
