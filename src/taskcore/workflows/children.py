@@ -18,18 +18,19 @@ Both note only; jobs are sent when the function has returned. An attempt that fa
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import msgspec
 
-from taskcore.contract.codec import short_repr
+from taskcore.contract.codec import describe, short_repr
 from taskcore.errors import InvalidArguments, StoreRequired
-from taskcore.task import Call
+from taskcore.task import Call, Task
 from taskcore.worker.context import Context, current
 from taskcore.worker.execution import Execution, workflows_here
 from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.chain import Chain
 from taskcore.workflows.errors import InvalidWorkflow
+from taskcore.workflows.fits import fits
 from taskcore.workflows.perform import StepInHand
 from taskcore.workflows.plan import MAP_LIMIT, PLAN_BYTES, STEPS_LIMIT, OneCall, StepPlan, encode_plan
 from taskcore.workflows.rest import Family, Rest
@@ -67,6 +68,7 @@ def continue_with(last: FirstOf[Any] | MapStep[Any] | Chain[Any], /) -> Any:
     how = workflow.how or Submission(None, DEADLINE, KEEP)
     if how.id is not None:
         raise InvalidWorkflow(f"{workflow.name}: it has the id of the job", fix="leave out the id of the workflow")
+    _check_result(job, step)
     plan = plan_of(workflow, step, clock, how)
     size = len(encode_plan(plan))
     if size > PLAN_BYTES:
@@ -161,6 +163,19 @@ def _workflow_of(last: FirstOf[Any] | MapStep[Any]) -> Any:
     )
 
 
+def _check_result(job: Execution, last: FirstOf[Any] | MapStep[Any]) -> None:
+    """Refuse a workflow whose result cannot be that of the job."""
+    contract = cast("Task[..., Any]", job.task).contract
+    result = list[last.step.annotation] if isinstance(last, MapStep) else last.annotation  # type: ignore[name-defined]
+    if not fits(result, contract.result_annotation):
+        raise InvalidWorkflow(
+            f"{contract.name} returns {describe(contract.result_annotation)}, and the workflow as which it goes on "
+            f"returns {describe(result)}",
+            facts=[f"contract: {contract.signature}"],
+            fix="put a task behind it that turns the one into the other",
+        )
+
+
 def _in_hand(verb: str) -> tuple[Execution, Rest, Any]:
     """Find the job that runs here, what it leaves so far, and the worker's clock."""
     context = current()
@@ -186,7 +201,7 @@ def _in_hand(verb: str) -> tuple[Execution, Rest, Any]:
         job.beyond = Rest()
     elif isinstance(job.beyond, StepInHand) and job.beyond.rest is None:
         job.beyond.rest = Rest()
-    rest: Rest = job.beyond.rest if isinstance(job.beyond, StepInHand) else job.beyond
+    rest = cast("Rest", job.beyond.rest if isinstance(job.beyond, StepInHand) else job.beyond)
     if rest.family is None:
         rest.family = _family(job, context, verb, room.clock())
     return job, rest, room.clock
