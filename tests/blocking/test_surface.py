@@ -11,9 +11,11 @@ import pytest
 from taskcore import App, Job, SyncJob, Task
 from taskcore.blocking import SyncApp, SyncDeadLetters, SyncTask
 from taskcore.blocking.schedules import SyncSchedule, SyncSchedules
+from taskcore.blocking.workflows import SyncRun, SyncWorkflows
 from taskcore.deadletter import DeadLetters
 from taskcore.schedules import Schedule, Schedules
 from taskcore.task import ConfiguredTask
+from taskcore.workflows import Run, Workflows
 
 PAIRS: list[tuple[type, type]] = [
     (App, SyncApp),
@@ -23,9 +25,11 @@ PAIRS: list[tuple[type, type]] = [
     (DeadLetters, SyncDeadLetters),
     (Schedules, SyncSchedules),
     (Schedule, SyncSchedule),
+    (Workflows, SyncWorkflows),
+    (Run, SyncRun),
 ]
 #: Makes the handle of a job from its id, without waiting; behind ``sync`` that is a blocking handle.
-HANDLES = {"job"}
+HANDLES = {"child", "job"}
 #: What a schedule that was read answers without waiting; its blocking form answers the same.
 PLAIN = {"explain", "preview"}
 #: What an open app answers without waiting, or through an object of its own.

@@ -223,9 +223,9 @@ def test_what_fits() -> None:
     [
         lambda out: out.text,
         lambda out: out + 1,
-        lambda out: bool(out),
-        lambda out: len(out),
-        lambda out: list(out),
+        bool,
+        len,
+        list,
         lambda out: out == 1,
         lambda out: out[0],
         lambda out: f"{out}",

@@ -160,8 +160,7 @@ def test_branches() -> None:
         first = workflow.first_of(behind, small)
         done = workflow.step(shop.maybe, first.out)
         run = await workflow.submit(done)
-        state = (await run.result(), (await run.state()).steps[2].status)
-        return state
+        return await run.result(), (await run.state()).steps[2].status
 
     assert play(lambda shop: story(shop, 2)) == ("102", "succeeded")
     assert play(lambda shop: story(shop, 1)) == ("1", "skipped")
@@ -554,7 +553,7 @@ def test_steps_belong_together() -> None:
 
 
 def test_keys() -> None:
-    """The key of a task counts in steps: the second step of one key gets the first's result; other arguments are refused."""
+    """The key of a task counts in steps: a second step gets the first's result; other arguments are refused."""
 
     async def story(shop: Shop) -> None:
         @shop.app.task(name="charge", key="order")

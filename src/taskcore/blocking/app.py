@@ -17,7 +17,9 @@ from taskcore.toolkit.units import Duration
 
 if TYPE_CHECKING:
     from taskcore.blocking.schedules import SyncSchedules
+    from taskcore.blocking.workflows import SyncWorkflows
     from taskcore.schedules import Schedules
+    from taskcore.workflows import Workflows
 
 __all__ = ["SyncApp", "SyncDeadLetters"]
 
@@ -80,6 +82,11 @@ class AsyncApp(Protocol):
     @property
     def schedules(self) -> Schedules:
         """The schedules."""
+        ...
+
+    @property
+    def workflows(self) -> Workflows:
+        """The workflows."""
         ...
 
 
@@ -166,6 +173,13 @@ class SyncApp(Generic[AppT]):
         from taskcore.blocking.schedules import SyncSchedules  # noqa: PLC0415 - many programs have no schedules
 
         return SyncSchedules(self._app.schedules, self._portal.run)
+
+    @property
+    def workflows(self) -> SyncWorkflows:
+        """Send workflows, ask for them, cancel and replay them."""
+        from taskcore.blocking.workflows import SyncWorkflows  # noqa: PLC0415 - many programs have no workflows
+
+        return SyncWorkflows(self._app.workflows, self._portal.run)
 
 
 class SyncDeadLetters:

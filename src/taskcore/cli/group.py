@@ -62,6 +62,7 @@ EXIT_OF: Sequence[tuple[type[TaskcoreError], Exit]] = (
 COMMANDS = {
     "worker": ("Run", "Run jobs until a signal"),
     "schedules": ("Run", "List, pause, fire and preview schedules"),
+    "workflows": ("Run", "List, draw, cancel and replay workflows"),
     "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
     "conformance": ("Check", "Which guarantees a broker keeps"),

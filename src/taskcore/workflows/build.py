@@ -172,12 +172,14 @@ class Workflow:
         if len(self.faults) == 1:
             raise self.faults[0].error
         if self.faults:
+            told, public = (
+                [f"{where}: {'; '.join((error.what, *getattr(error, facts)))}" for where, error in self.faults]
+                for facts in ("facts", "public_facts")
+            )
             raise InvalidWorkflow(
                 f"the workflow {self.name} has {len(self.faults)} faults; nothing was sent",
-                facts=[f"{where}: {'; '.join((error.what, *error.facts))}" for where, error in self.faults],
-                public_facts=[
-                    f"{where}: {'; '.join((error.what, *error.public_facts))}" for where, error in self.faults
-                ],
+                facts=told,
+                public_facts=public,
                 fix=next((error.fix for _, error in self.faults if error.fix), None),
             )
 
@@ -257,7 +259,7 @@ class Workflow:
 
     def _step_of_list(self, task: Task[Any, Any], element: str, output: OutputFacts) -> int:
         value = self.value_of(output)
-        if len(value.of) > 1 or value.outcomes:
+        if len(value.of) != 1 or value.outcomes:
             raise InvalidWorkflow(
                 f"{task.name} cannot map over {output.source}, which has several sources",
                 fix="put a task between them that returns the list",

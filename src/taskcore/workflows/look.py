@@ -56,11 +56,12 @@ async def look(reader: RecordReader, plan: Plan, of: PartOf, job_id: str) -> Loo
     """
     step = plan.steps[of.step]
     paired = of.part == "child" and plan.is_paired(of.step)
-    source = step.over.step if step.over is not None and step.over.step is not None else 0
-    plain = [n for n in plan.waits[of.step] if plan.steps[n].over is None and not (of.part == "child" and n == source)]
+    source = None if step.over is None else step.over.step
+    has = {source} - step.values_from() if of.part == "child" else set()  # a child has its element already
+    plain = [number for number in plan.waits[of.step] if plan.steps[number].over is None and number not in has]
     names = [outcome_name(job_id), *(stop_name(one) for one in (of.workflow, *plan.above))]
     stops = len(names) - 1
-    if paired:
+    if paired and source is not None:
         names.append(outcome_name(step_id(of.workflow, StepKey(source, of.index))))
     names += [outcome_name(step_id(of.workflow, StepKey(n))) for n in plain]
     names += [plan_name(job_id), *([outcome_name(of.workflow)] if plan.goes_on else [])]
@@ -79,7 +80,7 @@ async def look(reader: RecordReader, plan: Plan, of: PartOf, job_id: str) -> Loo
     if own is None and not stopped and not paired:
         await _load_lists(reader, plan, of, ended)
     verdict = judge_start(plan, of.step, ended)
-    if paired:
+    if paired and source is not None:
         verdict = _judge_paired(plan, of.step, source, child)
     above = stopped and plan.goes_on and over is None and found[0] is None
     return Looked(own, stopped, verdict, above, goes_on)

@@ -139,14 +139,16 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def waits_for(self) -> list[int]:
         """List the steps that have to end before this one starts, in order and each once."""
-        values = [*self.takes.values(), *([self.when] if self.when is not None else [])]
-        others = [step for value in values for step in value.of]
-        others += self.after
-        if self.unless is not None:
-            others.append(self.unless)
+        others = self.values_from() | set(self.after)
         if self.over is not None and self.over.step is not None:
-            others.append(self.over.step)
-        return sorted(set(others))
+            others.add(self.over.step)
+        return sorted(others)
+
+    def values_from(self) -> set[int]:
+        """Name the steps whose results it needs, beside the list that it goes over."""
+        values = [*self.takes.values(), *([self.when] if self.when is not None else [])]
+        others = {step for value in values for step in value.of}
+        return others if self.unless is None else others | {self.unless}
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=True):

@@ -12,7 +12,7 @@ from taskcore.records.names import outcome_name
 from taskcore.results import StoredOutcome, decode_outcome, encode_outcome
 from taskcore.store import Store
 from taskcore.toolkit.batching import GroupCommit
-from taskcore.workflows.decide import EndedStep, StepKey, element_of
+from taskcore.workflows.decide import EndedStep, StepKey, element_of, list_of
 from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
 from taskcore.workflows.names import list_name, plan_name, step_id, width_name
 from taskcore.workflows.outcomes import child_outcome
@@ -21,6 +21,7 @@ from taskcore.workflows.plan import CHUNK, Plan, decode_plan
 __all__ = ["SKIPPED_MAP", "ListTooLarge", "RecordReader", "ended_step", "how_of", "skipped_outcome"]
 
 PLANS = 1_000  #: plans that are remembered; a plan never changes
+LISTS = 4  #: lists of results that are remembered; they never change either
 READS = 200  #: questions that share a round trip
 SKIPPED_MAP = -1  #: stands for the number of children of a map that is skipped
 LIST_BYTES = 8 * 1024 * 1024  #: bytes that the list of a map's results may have
@@ -43,6 +44,7 @@ class RecordReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._plans: dict[str, Plan] = {}
+        self._lists: dict[tuple[str, int, bool], EndedStep] = {}
         self._reads = GroupCommit(self._answer, limit=READS, in_place=True)
 
     async def values(self, names: Sequence[str]) -> Sequence[bytes | None]:
@@ -94,6 +96,9 @@ class RecordReader:
         """
         if width == SKIPPED_MAP:
             return EndedStep(SKIPPED)
+        known = self._lists.get((workflow, number, outcomes))
+        if known is not None:
+            return known
         step, parts, size, index, page = plan.steps[number], list[bytes](), 0, 0, PAGE
         while index < width:
             indices = range(index, min(index + page, width))
@@ -111,7 +116,10 @@ class RecordReader:
                 raise ListTooLarge(f"the results of {step.name} have more than {LIST_BYTES:,} bytes together")
             index = indices.stop
             page = max(min(CHUNK, PAGE_BYTES * len(indices) // max(read, 1)), 1)
-        return EndedStep(SUCCEEDED, b"[" + b",".join(parts) + b"]")
+        known = self._lists[workflow, number, outcomes] = EndedStep(SUCCEEDED, list_of(parts))
+        while len(self._lists) > LISTS:
+            del self._lists[next(iter(self._lists))]
+        return known
 
 
 SKIPPED_BECAUSE = "skipped: "  #: with this begins the reason of an outcome that is no cancellation by itself

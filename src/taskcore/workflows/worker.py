@@ -13,6 +13,7 @@ from taskcore.lifecycle import Ack, Bury, DeadlinePassed, Outcome, Reschedule
 from taskcore.records.names import outcome_name
 from taskcore.results import EXPIRED, StoredOutcome, decode_outcome, encode_outcome, stored_outcome
 from taskcore.task import Task
+from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution
@@ -119,6 +120,7 @@ class StepSettler(RecordSettler):
         if not ended:
             return
         await self._take_standing(ended)
+        failpoint("workflow.ended")
         for one in ended:
             one.written = None  # what follows is built on it: it stands, whatever becomes of the lease
         await self._advance(ended, now)

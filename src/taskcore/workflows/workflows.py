@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from taskcore.client.host import AppHost
 from taskcore.components import Components
@@ -18,6 +18,7 @@ from taskcore.task import Task
 from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
 from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.build import Workflow
+from taskcore.workflows.chain import Chain
 from taskcore.workflows.errors import WorkflowNotFound
 from taskcore.workflows.names import recent_names
 from taskcore.workflows.plan import Plan
@@ -81,6 +82,22 @@ class Workflows:
         keep = seconds_of("keep", options.get("keep", self._settings.keep_result or KEEP))
         how = Submission(own, deadline, keep)
         return Workflow(name, partial(self._submit, how=how), how)
+
+    @overload
+    async def submit(self, last: Chain[R], **options: Unpack[WorkflowOptions]) -> Run[R]: ...
+    @overload
+    async def submit(self, last: MapStep[R]) -> Run[list[R]]: ...
+    @overload
+    async def submit(self, last: FirstOf[R]) -> Run[R]: ...
+    async def submit(
+        self, last: Chain[Any] | FirstOf[Any] | MapStep[Any], **options: Unpack[WorkflowOptions]
+    ) -> Run[Any]:
+        """Send a chain, or the workflow that has this last step; see :meth:`taskcore.workflows.Workflow.submit`."""
+        if isinstance(last, Chain):
+            return await last.submit(**options)
+        workflow = last.step.workflow if isinstance(last, MapStep) else last.workflow
+        run: Run[Any] = await workflow.submit(last)
+        return run
 
     async def get(self, id: str) -> Run[Any]:
         """Find a workflow; its result is read by the task of its last step, if this app has it.
