@@ -41,7 +41,7 @@ def chain(page: str) -> str:
     """Go on as a workflow with another result than the declared one."""
     workflow = app.workflow("pages")
     words = workflow.step(count, page)
-    return continue_with(words)  # type: ignore[arg-type]  # pyright: ignore[reportReturnType, reportArgumentType, reportCallIssue]
+    return continue_with(words)  # type: ignore[return-value]  # pyright: ignore[reportReturnType, reportArgumentType, reportCallIssue]
 
 
 @app.task
