@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from taskcore.deadletter import DeadLetterHook, DeadLetters
     from taskcore.schedules import Declarations, Schedules
     from taskcore.worker.hosting import Attend
-    from taskcore.workflows import Workflow, WorkflowOptions, Workflows
+    from taskcore.workflows import Batch, BatchOptions, Workflow, WorkflowOptions, Workflows
 
 __all__ = ["App"]
 
@@ -276,6 +276,10 @@ class App(Router):
     def workflow(self, name: str, **options: Unpack[WorkflowOptions]) -> Workflow:
         """Begin a workflow: add steps to it, then submit it."""
         return self.workflows.begin(name, options)
+
+    def batch(self, name: str, **options: Unpack[BatchOptions]) -> Batch:
+        """Make a batch: ``async with app.batch("import") as batch: await batch.add(task.call(…))``."""
+        return self.workflows.batch(name, options)
 
     @cached_property
     def workflows(self) -> Workflows:

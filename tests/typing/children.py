@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from taskcore import App
-from taskcore.workflows import continue_with, spawn
+from taskcore.workflows import Batch, BatchProgress, continue_with, spawn
 
 app = App("memory://")
 
@@ -58,3 +58,16 @@ async def results() -> None:
     """Read a result that another job made."""
     assert_type(await (await crawl.enqueue(["x"])).result(), int)
     assert_type(await (await each.enqueue(["x"])).result(), list[int])
+
+
+async def batches() -> None:
+    """Add calls of any task to a batch."""
+    async with app.batch("import", on_complete=count.call("x"), on_success=nightly.call([]), open_for="2h") as batch:
+        assert_type(batch, Batch)
+        await batch.add(count.call("x"))
+        await batch.add_many(total.call([n]) for n in range(3))
+        await batch.add(count)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await batch.progress(), BatchProgress)
+    assert_type((await batch.wait(timeout="1h")).failed, int)
+    assert_type(await batch.cancel(), bool)
+    app.batch("import", on_failure=count.call("x"))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -11,12 +11,13 @@ import anyio
 from taskcore import App, Retry
 from taskcore.backends.memory import MemoryBackend
 from taskcore.conformance.step_worker import StepWorker
+from taskcore.lifecycle import Raised
 from taskcore.results import JobOutcome
 from taskcore.stores.memory import MemoryStore
 from taskcore.testing.crash_points import SimulatedCrash, crash_at, passing
 from tests.support import virtual
 
-__all__ = ["LEASE", "Played", "Stage", "play", "visits"]
+__all__ = ["LEASE", "Played", "Stage", "play", "visits", "work"]
 
 LEASE = 10.0  #: seconds
 LONGEST = 3_600.0  #: virtual seconds that a play may take
@@ -33,6 +34,7 @@ class Stage:
         self.app = App(self.backend, store=self.store, clock=virtual.clock, retry=Retry(attempts=3), keep_result="1d")
         self.did: Counter[str] = Counter()
         self.order: list[str] = []
+        self.sent: list[str] = []  #: ids that the play itself wants to know
 
     def note(self, what: str) -> None:
         """Note an effect."""
@@ -71,7 +73,7 @@ async def _visits(begin: Begin) -> list[str]:
     async with stage.app:
         await begin(stage)
         with passing() as names:
-            await _work(stage)
+            await work(stage)
         return names
 
 
@@ -82,19 +84,23 @@ async def _play(begin: Begin, crashes: Sequence[int]) -> Played:
         for visit in crashes:
             with crash_at(visit=visit):
                 try:
-                    await _work(stage)
+                    await work(stage)
                 except SimulatedCrash:
                     deaths += 1
-        await _work(stage)
+        await work(stage)
         return Played(stage, await outcome(), deaths)
 
 
-async def _work(stage: Stage) -> None:
+async def work(stage: Stage) -> None:
     """Work until nothing is left to do; a crash leaves it, and the leases of what was in hand run out."""
     queues = sorted({task.spec.queue for task in stage.app})
     with anyio.fail_after(LONGEST):
         async with StepWorker(stage.app, queues, lease=LEASE) as worker:
             while not await stage.is_quiet():
                 job = await worker.take(within=LEASE)
-                if job is not None:
-                    await worker.work(job)
+                conclusion = None if job is None else await worker.perform(job)
+                if conclusion is None:
+                    continue
+                if isinstance(conclusion.outcome, Raised) and isinstance(conclusion.outcome.error, SimulatedCrash):
+                    raise conclusion.outcome.error  # in the function: its worker is dead, too
+                await worker.settle(conclusion)

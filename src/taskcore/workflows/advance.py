@@ -31,12 +31,11 @@ from taskcore.workflows.decide import (
     after_no_children,
     after_step,
 )
-from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.job_keys import complete_key
 from taskcore.workflows.mark_records import MarkRecords, NewMarks
-from taskcore.workflows.marks import LEAF, SKIPPED, SUCCEEDED, Mark, MarkCounts, is_full, mark, place_of
-from taskcore.workflows.names import gate_name, map_name, step_id, stop_name
-from taskcore.workflows.plan import Plan
+from taskcore.workflows.marks import LEAF, SKIPPED, SUCCEEDED, Mark, MarkCounts, is_full, mark, marks_from, place_of
+from taskcore.workflows.names import gate_name, map_name, step_id, stop_name, width_name
+from taskcore.workflows.plan import MAP_LIMIT, OPEN_WIDTH, PartOf, Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import ListTooLarge, RecordReader, how_of
 
@@ -127,6 +126,27 @@ class Advancer:
         found = _Found()
         for end in ends:
             self._begin(found, end, now)
+        return await self._follow(found, now)
+
+    async def close_open(self, workflow: str, plan: Plan, size: int, now: float) -> dict[str, str]:
+        """Close the open map of a batch: mark the places that no job has; if all have ended, do what follows.
+
+        :return: why the broker refuses what follows; closing again is safe.
+        :raises BrokerUnavailable: the same.
+        """
+        found = _Found()
+        of = PartOf(workflow=workflow, part="child", width=OPEN_WIDTH)
+        end = StepEnd(workflow, plan, of, SUCCEEDED, b"")
+        used, leaves = -(-size // LEAF), OPEN_WIDTH // LEAF
+        if size % LEAF:
+            new = NewMarks(map_name(workflow, 0, used - 1), marks_from(size % LEAF, LEAF), _life(plan, now))
+            found.groups.append(_Group(end, new, LEAF, leaf=used - 1))
+        new = NewMarks(map_name(workflow, 0), marks_from(used, leaves), _life(plan, now))
+        found.groups.append(_Group(end, new, leaves))
+        ended, refused = await self._follow(found, now)
+        return refused | (await self.advance(ended, now) if ended else {})
+
+    async def _follow(self, found: _Found, now: float) -> tuple[list[StepEnd], dict[str, str]]:
         while found.groups:
             groups, found.groups = found.groups, []
             marked = await self.marks.add([group.new for group in groups])
@@ -144,7 +164,8 @@ class Advancer:
             consequence = after_child(plan, key, end.how)
             self._take(found, end, consequence, now)
             if not consequence.fails:
-                place = place_of(of.index, of.width, spread=self._spread)
+                spread = self._spread and of.width <= MAP_LIMIT  # whoever closes an open map fills few leaves
+                place = place_of(of.index, of.width, spread=spread)
                 name = map_name(of.workflow, of.step, place.leaf)
                 new = NewMarks(name, mark(place.position, end.how), _life(plan, now))
                 found.groups.append(_Group(end, new, place.members, leaf=place.leaf))
@@ -188,9 +209,13 @@ class Advancer:
 
     async def _tally(self, of: PartOf) -> MarkCounts:
         """Count the children of a map by all of its leaves."""
-        leaves = [map_name(of.workflow, of.step, leaf) for leaf in range(-(-of.width // LEAF))]
-        tallies = [MarkCounts.of(marks or b"") for marks in await self._reader.values(leaves)]
-        return MarkCounts(*map(sum, zip(*tallies, strict=True)))
+        width = of.width
+        if width > MAP_LIMIT:  # an open map: as many as were sent
+            [data] = await self._reader.values([width_name(of.workflow, of.step)])
+            width = int(data or 0)
+        leaves = [map_name(of.workflow, of.step, leaf) for leaf in range(-(-width // LEAF))]
+        tallies = [MarkCounts.of(marks or b"") for marks in await self._reader.values(leaves)] if leaves else []
+        return MarkCounts(*map(sum, zip(MarkCounts(0, 0, 0), *tallies, strict=True)))
 
     async def _close(self, found: _Found, now: float) -> list[StepEnd]:
         """End workflows: no step starts any more, and the outcome is there; return the jobs that went on as them."""
@@ -238,6 +263,8 @@ class Advancer:
             return encode_outcome(StoredOutcome("succeeded", plan.value))
         for number in plan.results:
             step = plan.steps[number]
+            if step.over is not None and step.over.is_open:
+                return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(await self._counts(workflow))))
             if step.over is not None:
                 outcome = await self._outcome_of_map(workflow, plan, number)
                 if outcome is not None:
@@ -253,6 +280,13 @@ class Advancer:
             if step.has_default:
                 return encode_outcome(StoredOutcome("succeeded", step.default))
         return CANCELLED
+
+    async def _counts(self, workflow: str) -> bytes:
+        """Count the jobs of a batch that has ended, for the handle of the batch."""
+        [data] = await self._reader.values([width_name(workflow, 0)])
+        counts = await self._tally(PartOf(workflow=workflow, width=OPEN_WIDTH))
+        failed, added = counts.failed + counts.skipped, int(data or 0)
+        return msgspec.json.encode({"added": added, "succeeded": added - failed, "failed": failed})
 
     async def _outcome_of_map(self, workflow: str, plan: Plan, number: int) -> bytes | None:
         """Join the results of the children of the last step; None if it is skipped."""

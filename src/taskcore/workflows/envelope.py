@@ -1,8 +1,8 @@
 """The envelope of a workflow's job: format 2, so that a program without workflows parks it and never runs it alone.
 
 It has the fields of an ordinary envelope, and ``of``: which part of which workflow it is. Its ``args`` and its ``key``
-are only what the plan does not have: those of a map's child. Results are never in it; a worker reads them when the step
-starts.
+are only what the plan does not have: those of a map's child; a job of a batch has all that its call has. Results are
+never in it; a worker reads them when the step starts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from taskcore.envelope import COUNT_LIMIT, KEY_LIMIT, Envelope, Id, Name, is_safe_id
+from taskcore.envelope import COUNT_LIMIT, KEY_LIMIT, CallRetry, Envelope, Id, Name, is_safe_id
 from taskcore.errors import MalformedEnvelope
 from taskcore.workflows.plan import PartOf
 
@@ -36,6 +36,9 @@ class StepEnvelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw
     headers: dict[str, str] = {}
     parent_id: Id | None = None
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_LIMIT)] | None = None
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    retry: CallRetry | None = None
     of: PartOf
 
 
@@ -82,4 +85,7 @@ def ordinary(envelope: StepEnvelope, *, task: str, version: int, args: bytes) ->
         headers=envelope.headers,
         parent_id=envelope.parent_id or envelope.of.workflow,
         key=envelope.key,
+        timeout=envelope.timeout,
+        soft_timeout=envelope.soft_timeout,
+        retry=envelope.retry,
     )

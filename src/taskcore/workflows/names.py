@@ -24,9 +24,11 @@ from taskcore.records.names import workflow_name as plan_name
 from taskcore.workflows.decide import StepKey
 
 __all__ = [
+    "batch_id",
     "begin_id",
     "expand_id",
     "gate_name",
+    "guard_id",
     "list_name",
     "map_name",
     "plan_name",
@@ -77,6 +79,16 @@ def step_id(workflow: str, key: StepKey) -> str:
 def expand_id(workflow: str, step: int, chunk: int) -> str:
     """Derive the id of the job that publishes a part of a map's children."""
     return _derived(f"expand|{workflow}|{step}|{chunk}")
+
+
+def guard_id(workflow: str) -> str:
+    """Derive the id of the job that looks after a batch."""
+    return _derived(f"guard|{workflow}")
+
+
+def batch_id(job_id: str, name: str) -> str:
+    """Derive the id of a batch that a job opens."""
+    return _derived(f"batch|{job_id}|{name}")
 
 
 def begin_id(workflow: str) -> str:

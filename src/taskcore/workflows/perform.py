@@ -5,8 +5,8 @@ A program that has this room takes envelopes of format 2; one that has not parks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -38,7 +38,7 @@ from taskcore.workflows.envelope import PartOf, StepEnvelope, decode_step, ordin
 from taskcore.workflows.expand import NoList, expand, write_width
 from taskcore.workflows.look import Looked, look
 from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
-from taskcore.workflows.plan import NewerPlan, Plan
+from taskcore.workflows.plan import NewerPlan, Plan, StepPlan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, RecordReader
 from taskcore.workflows.rest import Rest
@@ -48,6 +48,8 @@ __all__ = ["StepInHand", "StepPerformer"]
 NOT_YET_FIRST, NOT_YET_LONGEST = 1.0, 60.0  #: seconds: how long a step waits for an outcome that is on its way
 REFUSED_AGAIN = 5.0  #: seconds until a job comes again whose next steps the broker refuses
 NOTHING = Returned(b"")
+
+LooksAfter: TypeAlias = Callable[[str, Plan], Awaitable[dict[str, str]]]
 
 
 class StepInHand(msgspec.Struct, eq=False):
@@ -74,6 +76,7 @@ class StepPerformer:
 
     :param performer: performs the ordinary job that a step is once its arguments are known.
     :param twins: the broker may hand out two copies of a job at once, so that each step needs a key.
+    :param look_after: gives up a batch, or closes it; returns why the broker refuses what follows.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class StepPerformer:
         clock: Callable[[], float],
         *,
         twins: bool,
+        look_after: LooksAfter,
     ) -> None:
         self._performer = performer
         self._store = store
@@ -92,6 +96,7 @@ class StepPerformer:
         self._sender = sender
         self._clock = clock
         self._twins = twins
+        self._look_after = look_after
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job whose envelope has a newer format than an ordinary one.
@@ -138,6 +143,8 @@ class StepPerformer:
     async def _go_on(
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, looked: Looked
     ) -> Outcome | None:
+        if envelope.of.part == "guard":
+            return await self._guard(hand)
         ended = await self._ended(hand, looked)
         if ended is not None:
             return ended
@@ -182,13 +189,8 @@ class StepPerformer:
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, start: StartStep
     ) -> Outcome | None:
         """Run the step as an ordinary job, whose bytes no sender made."""
-        step = hand.plan.steps[envelope.of.step]
-        args = arguments_of(step, bytes(envelope.args), start)
-        plain = ordinary(envelope, task=step.task, version=step.version, args=args)
-        plain = msgspec.structs.replace(
-            plain, timeout=step.timeout, soft_timeout=step.soft_timeout, retry=step.retry, key=step.key or plain.key
-        )
-        task = self._performer.tasks.get(step.task)
+        plain = plain_job(envelope, hand.plan.steps[envelope.of.step], start)
+        task = self._performer.tasks.get(plain.task)
         if task is not None and plain.key is None and task.spec.key is not None:
             try:
                 plain = msgspec.structs.replace(plain, key=key_of_step(task, plain))
@@ -223,6 +225,13 @@ class StepPerformer:
             return None
         return f"its key {shorten_repr(plain.key)} was used with other arguments, by job {claim.job}"
 
+    async def _guard(self, hand: StepInHand) -> Outcome:
+        """Give up a batch that is not closed by now; finish the closing of one whose sender may have died of it."""
+        refused = await self._look_after(hand.of.workflow, hand.plan)
+        if refused:
+            return Deferred(REFUSED_AGAIN, f"the broker refuses what follows: {next(iter(refused.values()))}")
+        return NOTHING
+
     async def _begin(self, hand: StepInHand) -> Outcome:
         of, plan = hand.of, hand.plan
         return await self._send([self._sender.message(of.workflow, plan, StepKey(root)) for root in plan.roots])
@@ -245,6 +254,17 @@ class StepPerformer:
 
     def _life(self, plan: Plan) -> float:
         return max(plan.deadline - self._clock(), 0.0) + AFTER_DEADLINE
+
+
+def plain_job(envelope: StepEnvelope, step: StepPlan, start: StartStep) -> Envelope:
+    """Make the envelope of the ordinary job that a step is; a job of a batch has its call in its own."""
+    if step.over is not None and step.over.is_open:
+        return ordinary(envelope, task=envelope.task, version=envelope.version, args=bytes(envelope.args))
+    args = arguments_of(step, bytes(envelope.args), start)
+    plain = ordinary(envelope, task=step.task, version=step.version, args=args)
+    return msgspec.structs.replace(
+        plain, timeout=step.timeout, soft_timeout=step.soft_timeout, retry=step.retry, key=step.key or plain.key
+    )
 
 
 def key_of_step(task: Task[..., Any], plain: Envelope) -> str | None:

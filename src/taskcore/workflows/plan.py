@@ -18,6 +18,7 @@ from taskcore.store import unreadable_record
 __all__ = [
     "CHUNK",
     "MAP_LIMIT",
+    "OPEN_WIDTH",
     "PLAN_BYTES",
     "PLAN_FORMAT",
     "STEPS_LIMIT",
@@ -40,7 +41,10 @@ CHUNK = 500  #: elements in one record of a list, and children that one job publ
 
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=STEPS_LIMIT)]
 
-Part: TypeAlias = Literal["step", "child", "expand", "begin"]
+OPEN_WIDTH = 100_096  #: places of a map that is open: more than it may have elements, so that who closes it fills it
+WIDTH_LIMIT = 131_072  #: places that a map may have
+
+Part: TypeAlias = Literal["step", "child", "expand", "begin", "guard"]
 
 
 class PartOf(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -48,7 +52,7 @@ class PartOf(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     :param workflow: its id.
     :param part: a step; a child of a map; the job that publishes a part of a map's children; the one that publishes
-        the first steps.
+        the first steps; the one that looks after a batch whose sender may be gone.
     :param step: the number of the step.
     :param index: of the child, or of the part of the children.
     :param width: how many children the map has; 0 if that is not known.
@@ -58,7 +62,7 @@ class PartOf(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     part: Part = "step"
     step: Number = 0
     index: Annotated[int, msgspec.Meta(ge=0, lt=MAP_LIMIT)] = 0
-    width: Annotated[int, msgspec.Meta(ge=0, le=MAP_LIMIT)] = 0
+    width: Annotated[int, msgspec.Meta(ge=0, le=WIDTH_LIMIT)] = 0
 
 
 NO_VALUE = msgspec.Raw()  #: stands where there is no value: every JSON value is one
@@ -88,12 +92,14 @@ class Over(msgspec.Struct, frozen=True, omit_defaults=True):
     :param items: the length of the list that is known; None if a step returns it.
     :param step: the step that returns the list; or the map whose child with the same index returns the element.
     :param lists: tells the list of this plan from that of another plan that was written for the same job.
+    :param is_open: its children are sent from outside, until it is closed: the jobs of a batch.
     """
 
     parameter: str
     items: Annotated[int, msgspec.Meta(ge=0, le=MAP_LIMIT)] | None = None
     step: Number | None = None
     lists: str = ""
+    is_open: bool = False
 
 
 class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -108,6 +114,7 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     :param over: it is a map.
     :param goes_on: the workflow goes on if the step fails; else it fails at once.
     :param default: what counts as its result if it fails or is skipped.
+    :param if_all: it runs only if all children of the map before it succeeded.
     :param at_least: the share of a map's children that have to succeed; None: each failure counts as ``goes_on`` says.
     :param key: the idempotency key of its job, in place of the one that the task makes of its arguments.
     """
@@ -125,6 +132,7 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     goes_on: bool = False
     default: msgspec.Raw = NO_VALUE
     at_least: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    if_all: bool = False
     delay: float = 0.0
     timeout: float | None = None
     retry: CallRetry | None = None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from taskcore.backend import Backend, Outgoing, Refused, Uncertain
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
+from taskcore.task import Call
 from taskcore.workflows.decide import StepKey
-from taskcore.workflows.envelope import STEP_FORMAT, PartOf, StepEnvelope
-from taskcore.workflows.names import begin_id, expand_id, step_id
-from taskcore.workflows.plan import CHUNK, Plan
+from taskcore.workflows.envelope import STEP_FORMAT, StepEnvelope
+from taskcore.workflows.names import begin_id, expand_id, guard_id, step_id
+from taskcore.workflows.plan import CHUNK, OPEN_WIDTH, PartOf, Plan
 
 __all__ = ["StepSender"]
 
@@ -64,6 +66,35 @@ class StepSender:
         of = PartOf(workflow=workflow, part="begin", step=roots[0])
         return self._message(plan, of, begin_id(workflow), b"{}", 0.0)
 
+    def call(self, workflow: str, plan: Plan, index: int, call: Call[Any]) -> Outgoing:
+        """Make the message of a job of a batch."""
+        of = PartOf(workflow=workflow, part="child", index=index, width=OPEN_WIDTH)
+        task, options = call.task, call.options
+        envelope = StepEnvelope(
+            v=STEP_FORMAT,
+            id=step_id(workflow, StepKey(0, index)),
+            task=task.name,
+            version=task.contract.version,
+            queue=options.queue or task.options.queue,
+            args=msgspec.Raw(call.payload),
+            enqueued_at=self._clock(),
+            deadline=plan.deadline,
+            correlation_id=plan.correlation_id,
+            source=self._source,
+            headers=dict(options.headers),
+            key=options.key,
+            timeout=options.timeout,
+            soft_timeout=(options.rare or {}).get("soft_timeout"),
+            retry=options.retry,
+            of=of,
+        )
+        return self._outgoing(envelope, options.delay)
+
+    def guard(self, workflow: str, plan: Plan, delay: float) -> Outgoing:
+        """Make the message of the job that looks after a batch."""
+        of = PartOf(workflow=workflow, part="guard")
+        return self._message(plan, of, guard_id(workflow), b"{}", delay)
+
     def _message(
         self, plan: Plan, of: PartOf, job_id: str, args: bytes, delay: float, own_key: str | None = None
     ) -> Outgoing:
@@ -83,7 +114,11 @@ class StepSender:
             key=own_key,
             of=of,
         )
-        return Outgoing(step.queue, job_id, self._encode(envelope), b"", delay)  # type: ignore[arg-type]  # any struct
+        return self._outgoing(envelope, delay)
+
+    def _outgoing(self, envelope: StepEnvelope, delay: float) -> Outgoing:
+        encoded = self._encode(envelope)  # type: ignore[arg-type]  # any struct
+        return Outgoing(envelope.queue, envelope.id, encoded, b"", delay)
 
     async def publish(self, messages: Sequence[Outgoing]) -> dict[str, str]:
         """Publish messages; return why some were refused, by their ids.

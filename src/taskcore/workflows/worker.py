@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from taskcore.backend import Features
@@ -21,6 +22,7 @@ from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from taskcore.worker.settle_records import RecordSettler
 from taskcore.workflows.advance import AFTER_DEADLINE, Advancer, StepEnd
+from taskcore.workflows.batch_closing import look_after_batch
 from taskcore.workflows.marks import FAILED
 from taskcore.workflows.perform import NOTHING, REFUSED_AGAIN, StepInHand, StepPerformer
 from taskcore.workflows.publish import StepSender
@@ -69,8 +71,11 @@ class WorkflowRoom:
         steps = copy.copy(performer)
         steps.tasks = StepTasks(performer.tasks)
         twins = has_twins(components.backend.features)
-        self.perform = StepPerformer(steps, store, reader, sender, components.clock, twins=twins).perform
         advancer = Advancer(store, reader, sender, spread=twins, result_limit=performer.result_limit)
+        look_after = partial(look_after_batch, store, advancer, components.clock)
+        self.perform = StepPerformer(
+            steps, store, reader, sender, components.clock, twins=twins, look_after=look_after
+        ).perform
         self.clock = components.clock
         rests = RestSettler(store, reader, sender)
         settler.records = self.settler = StepSettler(settler.records, advancer, rests, reader, components)
@@ -170,7 +175,7 @@ def _advances(one: Settlement) -> bool:
 
 def _keep_outcome(one: Settlement, hand: StepInHand, now: float) -> None:
     """Let the outcome of a step be stored for as long as its workflow may run; an expansion has none."""
-    if hand.of.part in ("expand", "begin"):
+    if hand.of.part in ("expand", "begin", "guard"):
         one.stored = None
         return
     if hand.skipped:

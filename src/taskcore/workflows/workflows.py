@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 from taskcore.client.host import AppHost
 from taskcore.components import Components
 from taskcore.config import Settings
-from taskcore.envelope import is_safe_id
+from taskcore.envelope import check_name, is_safe_id
 from taskcore.errors import InvalidSetting, StoreRequired
 from taskcore.options import refuse_unknown
 from taskcore.router import any_task
@@ -17,6 +17,7 @@ from taskcore.store import Store
 from taskcore.task import Task
 from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
 from taskcore.workflows.advance import AFTER_DEADLINE
+from taskcore.workflows.batch import Batch, BatchLimits, BatchOptions, BatchProgress
 from taskcore.workflows.build import Workflow
 from taskcore.workflows.chain import Chain
 from taskcore.workflows.errors import WorkflowNotFound
@@ -36,6 +37,7 @@ __all__ = ["WorkflowOptions", "Workflows"]
 R = TypeVar("R")
 
 DEADLINE = 86_400.0  #: seconds after which no step of a workflow starts, unless it says otherwise
+OPEN_FOR = 3_600.0  #: seconds after which a batch that is not closed is cancelled
 KEEP = 3_600.0  #: seconds for which the outcome of a workflow is kept, if the app's settings keep none
 
 
@@ -99,6 +101,28 @@ class Workflows:
         run: Run[Any] = await workflow.submit(last)
         return run
 
+    def batch(self, name: str, options: BatchOptions) -> Batch:
+        """Make a batch, which is open while its ``async with`` block runs.
+
+        :raises InvalidSetting: an option does not exist, or cannot be (TC104).
+        :raises InvalidWorkflow: a callback cannot be one: it may run at most once, … (TC311).
+        :raises StoreRequired: the app has no store (TC105).
+        """
+        refuse_unknown("batch()", options, BatchOptions.__annotations__)
+        self._store()
+        given = ((options.get("on_complete"), False), (options.get("on_success"), True))
+        callbacks = [(call, only_if_all) for call, only_if_all in given if call is not None]
+        open_for = seconds_of("open_for", options.get("open_for", OPEN_FOR))
+        limits = BatchLimits(
+            open_for,
+            max(seconds_of("deadline", options.get("deadline", DEADLINE)), open_for),
+            seconds_of("keep", options.get("keep", self._settings.keep_result or KEEP)),
+        )
+        queues = [call.options.queue or call.task.options.queue for call, _ in callbacks]
+        queue = check_name("queue", options.get("queue", queues[0] if queues else "default"))
+        counts = returning(self._any_task, BatchProgress)
+        return Batch(name, callbacks, limits, queue, self._components(), self._settings.source, counts)
+
     async def get(self, id: str) -> Run[Any]:
         """Find a workflow; its result is read by the task of its last step, if this app has it.
 
@@ -136,9 +160,9 @@ class Workflows:
         store, components = self._store(), self._components()
         seconds = seconds_of("deadline", deadline)
         life = seconds + plan.keep + AFTER_DEADLINE
+        goes_on = continued(plan, components.clock() + seconds)
         new = await copy_ended(store, RecordReader(store), id, plan, life)
-        plan = continued(plan, components.clock() + seconds)
-        return await self._send(new, plan, life, task_of_last(plan, self._task_named, self._any_task))
+        return await self._send(new, goes_on, life, task_of_last(goes_on, self._task_named, self._any_task))
 
     async def recent(self) -> AsyncIterator[WorkflowState]:
         """Yield workflows that were sent lately, the newest first: some hundred at most, and the newest for sure."""
