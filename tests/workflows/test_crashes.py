@@ -19,9 +19,9 @@ from taskcore.workflows import Step, Workflow, worker
 from tests.support import virtual
 from tests.workflows.mortals import Mortals
 
-pytestmark = pytest.mark.timeout(300)
-
 EVERY = bool(os.environ.get("TASKCORE_WORKFLOW_SWEEP"))  #: visit each point at each of its visits, not at a few
+pytestmark = pytest.mark.timeout(7_200 if EVERY else 120)
+
 OWN = {
     "workflow.planned", "workflow.begun", "workflow.ended", "workflow.counted", "workflow.closed", "workflow.continued",
     "workflow.expanding", "workflow.expanded",
