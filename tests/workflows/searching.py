@@ -70,7 +70,7 @@ class Move(NamedTuple):
     """What a worker does: one write, some messages, or the end of its job.
 
     :param at: the next point; None: it is done with the job.
-    :param settle: what the broker is told; ``back``: the message is ready again.
+    :param settle: what the broker is told; ``back``: the message is ready again; ``later``: as if it never was taken.
     """
 
     what: str
@@ -78,7 +78,7 @@ class Move(NamedTuple):
     at: str | None = None
     note: Any = None
     publish: tuple[str, ...] = ()
-    settle: Literal["ack", "back", ""] = ""
+    settle: Literal["ack", "back", "later", ""] = ""
 
 
 class Protocol(NamedTuple):
@@ -107,11 +107,19 @@ class Search(NamedTuple):
 
 
 def search(
-    protocol: Protocol, *, workers: int = 2, crashes: int = 1, losses: int = 1, dedup: bool = True, limit: int = 400_000
+    protocol: Protocol,
+    *,
+    workers: int = 2,
+    crashes: int = 1,
+    losses: int = 1,
+    dedup: bool = True,
+    until: str = "",
+    limit: int = 400_000,
 ) -> Search:
     """Search the whole space.
 
     :param dedup: the broker notices a job that is published while it still has it.
+    :param until: search on only until this has gone wrong.
     :raises AssertionError: the space is larger than ``limit``: nothing is known then.
     """
     start = World(
@@ -119,7 +127,7 @@ def search(
     )
     came: dict[World, tuple[World, str] | None] = {start: None}
     todo, wrong = deque([start]), dict[str, tuple[str, ...]]()
-    while todo:
+    while todo and until not in wrong:
         world = todo.popleft()
         following = list(_following(protocol, world, dedup=dedup))
         for kind in protocol.judge(world.records, not following):
@@ -206,5 +214,7 @@ def _after(world: World, move: Move, mine: Message, worker: int, hand: InHand, *
         if not copies or (not dedup and len(copies) < 2):  # two copies are as bad as many
             serial = 1 + max((one.serial for one in copies), default=-1)
             world = world._replace(messages=tuple(sorted((*world.messages, Message(job, serial)))))
-    then = mine if not move.settle else mine._replace(holder=-1) if move.settle == "back" else None
+    then: Message | None = mine if not move.settle else None
+    if move.settle in ("back", "later"):
+        then = mine._replace(holder=-1, token=mine.token - (move.settle == "later"))
     return _with(world, mine, then, worker, None if move.at is None else hand._replace(at=move.at, note=move.note))
