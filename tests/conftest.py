@@ -44,6 +44,7 @@ NOT_QUICK = {
     "tests/test_house.py",
     "tests/test_speed_guard.py",
     "tests/test_typing.py",
+    "tests/workflows/test_on_brokers.py",
     "tests/worker/runners",
     "tests/worker/test_signals.py",
 }
