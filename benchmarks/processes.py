@@ -85,7 +85,7 @@ async def drain(folder: Path, url: str, number: int, jobs: int, seconds: float) 
         pids = await anyio.to_thread.run_sync(starting.__enter__)
         try:
             began, before, cpu = time.perf_counter(), await app.stats(), spent(pids)
-            rest = before.ready + before.leased
+            rest = before.ready + (before.leased or 0)
             if not rest:
                 raise SystemExit("all jobs ended before the processes were ready: use more --jobs")
             await app.drain()

@@ -86,6 +86,7 @@ def _meanings() -> dict[str, str]:
         "dead_letters": "dead letters can be read, replayed, dropped",
         "atomic_retry": "retry copy and end of the old one in one step",
         "counts": "every job is counted, wherever it is",
+        "peek": "waiting jobs can be looked at",
         "pushes": "a job that no worker received may count as handed out",
         "new_queue": "the first job of a new queue waits for",
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from taskcore import App, EnqueueRefused, EnqueueUncertain, JobFailed, LetterNotFound, Retry, current
+from taskcore import App, EnqueueRefused, EnqueueUncertain, ErrorRecord, JobFailed, LetterNotFound, Retry, current
 from taskcore.backend import Outgoing, Refused, Uncertain
+from taskcore.deadletter import DeadLetter, LetterVerdict, ReplayWith, fingerprint
 from taskcore.stores.memory import MemoryStore
 from tests.support.faulty import FaultyBackend, letters
 from tests.support.virtual import clock
@@ -255,3 +256,121 @@ async def test_letters_stay(ward):
             async with ward.app.running():
                 await (await ward.work.enqueue(2)).result(timeout=5)
         assert await ward.app.dead_letters.count() == 2
+
+
+# ── in one pass ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_settling_all(ward):
+    """A pass keeps, drops and replays as its function says, over many pages, and says what it did."""
+    async with ward.app:
+        await ward.bury(1_250)
+
+        def thirds(letter: DeadLetter) -> LetterVerdict:
+            return ("keep", "drop", "replay")[letter.args["number"] % 3]
+
+        settled = await ward.app.dead_letters.settle(by=thirds)
+        assert (settled.kept, settled.dropped, settled.replayed, settled.failed) == (417, 417, 416, 0)
+        assert len(set(settled.jobs)) == 416
+        assert [letter.args["number"] % 3 for letter in await letters(ward.app)] == [0] * 417
+        assert (await ward.app.stats()).ready == 416
+
+
+async def test_replaying_with_changes(ward):
+    """A replay may have other arguments, and a delay."""
+    async with ward.app:
+        await ward.bury(2)
+        ward.ill = False
+        settled = await ward.app.dead_letters.settle(
+            by=lambda letter: ReplayWith(delay=60.0 * letter.args["number"], args={"number": 7})
+        )
+        stats = await ward.app.stats()
+        assert (stats.ready, stats.scheduled) == (1, 1)
+        async with ward.app.running():
+            assert [await ward.work.job(job_id).result(timeout=100) for job_id in settled.jobs] == [7, 7]
+
+
+async def test_what_cannot_be_replayed_stays(ward):
+    """A letter that is no envelope, and one whose replay is refused, stay and are named; the others are replayed."""
+    async with ward.app.running():
+        await ward.backend.publish([Outgoing("default", "x", b"\xff")])
+        await ward.app.drain(timeout=5)
+    async with ward.app:
+        await ward.bury(2)
+        publish, refused = ward.backend._ledger.publish, []
+
+        def refuse_one(job, now, **options):
+            if not refused:
+                refused.append(job.id)
+                return Refused("no room")
+            return publish(job, now, **options)
+
+        ward.backend._ledger.publish = refuse_one
+        settled = await ward.app.dead_letters.settle(by=lambda _: "replay")
+        assert (settled.replayed, settled.failed) == (1, 2)
+        assert [problem.partition(": ")[2] for problem in settled.problems] == [
+            "it does not hold an envelope, so there is no job to replay",
+            "no room",
+        ]
+        assert await ward.app.dead_letters.count() == 2
+
+
+async def test_an_error_of_the_judge(ward):
+    """What the function raises comes out; the letters of that page stay."""
+    async with ward.app:
+        await ward.bury(3)
+        with pytest.raises(ZeroDivisionError):
+            await ward.app.dead_letters.settle(by=lambda letter: 1 / 0)
+        assert await ward.app.dead_letters.count() == 3
+
+
+async def test_causes(ward):
+    """Letters are grouped by what they died of, the largest group first; the newest letter speaks for its group."""
+    async with ward.app.running(concurrency=1):
+        for number in range(3):
+            await ward.work.enqueue(number)
+        await ward.backend.publish([Outgoing("default", "x", b"\xff")])
+        await ward.app.drain(timeout=60)
+        first, second = await ward.app.dead_letters.causes()
+        [*_, newest] = [letter async for letter in ward.app.dead_letters.read(task="work")]
+
+    assert (first.letters, first.task, first.why, first.replays) == (3, "work", "ValueError: 2", 0)
+    assert (first.newest, first.last) == (newest.id, newest.when)
+    assert newest.cause == first.fingerprint != second.fingerprint
+    assert (second.letters, second.task, second.reason[:10]) == (1, "", "malformed:")
+
+
+async def test_the_replays_of_a_job_are_counted(ward):
+    """A letter knows how many replays led to it."""
+    async with ward.app.running():
+        await ward.work.enqueue(1)
+        for replays in range(3):
+            await ward.app.drain(timeout=60)
+            [letter] = await letters(ward.app)
+            assert letter.trail.replays == replays
+            await ward.app.dead_letters.settle(by=lambda _: "replay")
+
+
+def error(type: str = "OSError", message: str = "no", where: str = "shop/ship.py:12 in ship") -> ErrorRecord:
+    """Make the record of an error."""
+    return ErrorRecord(type=type, message=message, when=0.0, worker="w", attempt=1, where=where)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (error(), error(where="shop/ship.py:99 in ship"), True),
+        (error(), error(message="another text"), True),
+        (error(), error(where="shop/ship.py:12 in pay"), False),
+        (error(), error(type="ValueError"), False),
+        (error(where="", message="order 7 of 'ada'"), error(where="", message="order 12 of 'bob'"), True),
+        (error(where="", message="closed"), error(where="", message="full"), False),
+        (None, None, True),
+        (None, error(), False),
+    ],
+)
+def test_what_makes_a_cause(one, other, same):
+    """The type and the function count, line numbers do not; a text counts where no function is known."""
+    assert (fingerprint("ship", "exhausted", one) == fingerprint("ship", "exhausted", other)) is same
+    assert fingerprint("ship", "exhausted", one) != fingerprint("pay", "exhausted", one)
+    assert fingerprint("ship", "exhausted", one) != fingerprint("ship", "not retryable", one)

@@ -21,7 +21,7 @@ from taskcore.bench import (
     Contestant,
     Figure,
     NotHere,
-    Progress,
+    ProgressDisplay,
     Record,
     Size,
     Skipped,
@@ -61,7 +61,7 @@ class Session:
     :param limited: what a scenario runs in.
     """
 
-    def __init__(self, plan: Plan, limited: Limited, progress: Progress, on_record: OnRecord) -> None:
+    def __init__(self, plan: Plan, limited: Limited, progress: ProgressDisplay, on_record: OnRecord) -> None:
         self._plan = plan
         self._limited = limited
         self._progress = progress

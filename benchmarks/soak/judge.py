@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from benchmarks.soak.doubles import Double, cause_of, doubles
-from benchmarks.soak.evidence import Evidence, JobRecord, is_of
+from benchmarks.soak.evidence import Evidence, JobRecord, Run, is_of
 from benchmarks.soak.kinds import KINDS, kind_of
 from benchmarks.soak.promises import PROMISES
 from benchmarks.soak.sender import ANSWER_WITHIN
@@ -267,15 +267,22 @@ def _unheard(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _left_behind(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield what broker or store still hold; a marker of a start only if no trouble cut its job's end short."""
+    """Yield what broker or store still hold; a marker of a start only if no trouble cut the end of that copy short."""
     for job, what in evidence.remains.waste:
         record = evidence.jobs.get(job)
+        run = None if record is None else _run_of_marker(record, what)
         if (
             record is None
-            or not record.runs
-            or cause_of(evidence, record, record.runs[-1], record.lines[-1].at + evidence.lease) is None
+            or run is None
+            or cause_of(evidence, record, run, record.lines[-1].at + evidence.lease) is None
         ):
             yield job, what
+
+
+def _run_of_marker(record: JobRecord, what: str) -> Run | None:
+    """Find the last start of the copy that a marker names; of what is no marker, the last start at all."""
+    marked = [run for run in record.runs if f"start/{record.id}/{run.copies} " in what]
+    return (marked or record.runs or [None])[-1]
 
 
 def _offences(evidence: Evidence) -> Iterator[tuple[str, str]]:

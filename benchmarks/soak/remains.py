@@ -46,7 +46,7 @@ async def wait_until_quiet(app: App, queues: Sequence[str], ids: Iterable[str], 
             try:
                 open_ids = await _without_outcome(app, open_ids)
                 found = [await app.stats(queue) for queue in queues]
-                busy = bool(open_ids) or any(stats.ready + stats.leased + stats.scheduled for stats in found)
+                busy = bool(open_ids) or any(stats.unfinished for stats in found)
             except BrokerUnavailable:
                 busy = True
             now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -20,12 +20,11 @@ from benchmarks.soak.fleet import Fleet
 from benchmarks.soak.kinds import QUEUES
 from benchmarks.soak.ledger import Ledger
 from benchmarks.soak.plan import Fault
-from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy, Server
 
 __all__ = ["Stage", "set_up"]
 
-STARTS = 3  #: how often the start of a server is tried
+READY_WITHIN = 300.0  #: seconds: many soaks and other programs may share the machine, and a server reads its data first
 SENDERS = {"sender": (), "batch-sender": ("--batches",)}
 MAX_JOBS = 120  #: after which a process of the fleet is replaced
 MAX_MEMORY = "112MiB"  #: … or one of the scaled supervisor, whose jobs leave something behind
@@ -89,7 +88,7 @@ class Stage:
             if isinstance(member, Fleet):
                 member.resume_one()
         for server in self.servers.values():
-            await _start_again(server)
+            await server.start()
 
 
 async def _play_on_process(member: Member, fault: Fault) -> None:
@@ -137,14 +136,7 @@ async def _play_on_server(server: Server, fault: Fault) -> None:
     else:
         await server.stop()
     await anyio.sleep(fault.seconds)
-    await _start_again(server)
-
-
-async def _start_again(server: Server) -> None:
-    for _ in range(STARTS - 1):
-        with suppress(BrokerUnavailable):  # a busy machine: it was not ready in time
-            return await server.start()
-    return await server.start()
+    await server.start()
 
 
 async def _play_on_network(proxy: ChaosProxy, fault: Fault) -> None:
@@ -219,16 +211,10 @@ def _cast(stage: Stage, work: Spec, send: Spec) -> None:
 async def _open(endpoint: Endpoint, role: str, stage: Stage, exits: AsyncExitStack) -> str:
     """Start the server of an endpoint, if it has one; return the URL."""
     if endpoint.server is not None:
-        stage.servers[role] = await _start(endpoint.server, exits)
+        endpoint.server.ready_within = READY_WITHIN
+        stage.servers[role] = await exits.enter_async_context(endpoint.server)
         return endpoint.server.url
     return f"sqlite:///{stage.folder}/records.db" if endpoint.url == "sqlite" else endpoint.url
-
-
-async def _start(server: Server, exits: AsyncExitStack) -> Server:
-    for _ in range(STARTS - 1):
-        with suppress(BrokerUnavailable):  # a busy machine: it was not ready in time
-            return await exits.enter_async_context(server)
-    return await exits.enter_async_context(server)
 
 
 async def _through(url: str, name: str, stage: Stage, exits: AsyncExitStack) -> str:

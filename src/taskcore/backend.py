@@ -7,6 +7,7 @@ protocols:
     Backend     publish · consume                     4 verbs in all: publish, receive, settle, extend
     Source      receive · settle · extend             one consumer's hold on some queues
     Admin       for people and for cancelling: counts, purge, remove, dead letters
+    Peeks       shows jobs that wait, where the broker can (docs/adr/0011)
 
 Rules for every adapter:
   * No exception of a client library leaves it: only BrokerUnavailable (nothing was done) and programming errors.
@@ -27,23 +28,9 @@ from taskcore.lifecycle import Verdict
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
-    "Admin",
-    "Backend",
-    "Delivery",
-    "Duplicate",
-    "Features",
-    "Letter",
-    "OpensQueues",
-    "Outgoing",
-    "Place",
-    "Published",
-    "QueueStats",
-    "Refused",
-    "Source",
-    "Stored",
-    "Support",
-    "Uncertain",
-]
+    "Admin", "Backend", "Delivery", "Duplicate", "Features", "Letter", "LetterWalk", "OpensQueues", "Outgoing", "Peeks",
+    "Place", "Published", "QueueStats", "Refused", "Source", "Stored", "Support", "Uncertain", "WaitingJob",
+]  # fmt: skip
 
 
 # ── what goes in ─────────────────────────────────────────────────────────────────────────────────
@@ -189,19 +176,25 @@ class OpensQueues(Protocol):
 
 
 class QueueStats(PublicValue, frozen=True, kw_only=True):
-    """How full a queue is.
+    """How full a queue is. None says that the broker cannot tell; a 0 is a fact.
 
-    :param oldest: the age in seconds of the oldest ready job; None if there is none.
+    :param leased: where the broker cannot tell, those that this connection holds; None if it holds none.
+    :param oldest: the age in seconds of the oldest ready job; None if there is none, too.
     :param parked: how many of the scheduled jobs wait for a worker that knows their task, as workers told the store
-        within the last seconds; None if there is no store. A broker does not know: only ``app.stats`` fills it in.
+        lately; None without a store. Only ``app.stats`` fills it in.
     """
 
     ready: int
-    leased: int
-    scheduled: int
+    leased: int | None
+    scheduled: int | None
     dead: int
     oldest: float | None = None
     parked: int | None = None
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs have not ended, as far as the broker can tell."""
+        return self.ready + (self.leased or 0) + (self.scheduled or 0)
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,6 +211,26 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 Place: TypeAlias = Literal["ready", "scheduled", "leased"]
 
 
+class LetterWalk(Protocol):
+    """One pass over the dead letters that a queue has now; letters buried meanwhile are left to the next pass.
+
+    It costs as much as it reads. Some brokers hide a letter from all others until the pass is left, so a caller does
+    not wait inside of it; a pass that is cut by a cancellation hides none.
+    """
+
+    async def page(self, limit: int) -> Sequence[Letter]:
+        """Return the next letters, roughly oldest first and at most ``limit``; none at the end."""
+        ...
+
+    async def drop(self, letters: Sequence[Letter]) -> int:
+        """Forget letters of this pass; returns how many were still there."""
+        ...
+
+    async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
+        """Publish jobs and drop their letters, as ``Admin.replay``; one answer for each, in order."""
+        ...
+
+
 class Admin(Protocol):
     """What people and cancelling need. Each call ends within a time limit of its own.
 
@@ -228,8 +241,8 @@ class Admin(Protocol):
         """List the queues that exist."""
         ...
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Return how full the queue is; zeros for one that does not exist."""
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Return how full each queue is, in order; zeros for one that does not exist. The cost grows with no count."""
         ...
 
     async def purge(self, queue: str) -> int:
@@ -248,6 +261,10 @@ class Admin(Protocol):
         """Return a page of dead letters, oldest first: behind ``after``, a letter's id that may be gone by now."""
         ...
 
+    def walk(self, queue: str) -> AbstractAsyncContextManager[LetterWalk]:
+        """Begin a pass over the dead letters of a queue."""
+        ...
+
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Find where a job is now; None if it is in none of these places (ended, unknown), or the broker cannot say."""
         ...
@@ -262,6 +279,23 @@ class Admin(Protocol):
 
     async def drop(self, letter_id: str) -> bool:
         """Forget a dead letter; False if there is none of that id."""
+        ...
+
+
+class WaitingJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that waits, as the broker keeps it; ``due`` in seconds from now, None if it is ready."""
+
+    envelope: bytes
+    trail: bytes = b""
+    due: float | None = None
+
+
+@runtime_checkable
+class Peeks(Protocol):
+    """An admin whose broker shows jobs that wait without taking them, see ``Features.peek``."""
+
+    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
+        """Return the jobs that come next, at most ``limit``; they stay where they are."""
         ...
 
 
@@ -289,6 +323,7 @@ class Features(PublicValue, frozen=True, kw_only=True):
     :param atomic_retry: the retry copy and the end of the old one are one step.
     :param pushes: the broker sends jobs to a source before they are asked for. A job may then count as handed out
         although no caller got it, and a poisonous one may be given up one start early (C12).
+    :param peek: jobs that wait can be looked at without taking them: its admin is one that ``Peeks``.
     :param new_queue: seconds for which the first job of a new queue waits, until the queue itself is durable.
     """
 
@@ -307,5 +342,6 @@ class Features(PublicValue, frozen=True, kw_only=True):
     dead_letters: Support
     atomic_retry: bool
     counts: Support = "native"
+    peek: Support = "absent"
     pushes: bool = False
     new_queue: float = 0.0

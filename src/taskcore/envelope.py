@@ -38,31 +38,10 @@ from taskcore.toolkit.units import LONGEST, shorten_repr
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
-    "CRASHES_KEPT",
-    "FORMAT",
-    "HEADERS_LIMIT",
-    "ID_LIMIT",
-    "KEY_LIMIT",
-    "NAME_LIMIT",
-    "CallRetry",
-    "CrashRecord",
-    "Envelope",
-    "EnvelopeCodec",
-    "ErrorRecord",
-    "NewerFormat",
-    "Tick",
-    "Trail",
-    "check_name",
-    "decode_envelope",
-    "decode_trail",
-    "encode_envelope",
-    "encode_trail",
-    "is_name",
-    "is_safe_id",
-    "new_id",
-    "running",
-    "size_of_headers",
-]
+    "CRASHES_KEPT", "FORMAT", "HEADERS_LIMIT", "ID_LIMIT", "KEY_LIMIT", "NAME_LIMIT", "CallRetry", "CrashRecord",
+    "Envelope", "EnvelopeCodec", "ErrorRecord", "NewerFormat", "Tick", "Trail", "check_name", "decode_envelope",
+    "decode_trail", "encode_envelope", "encode_trail", "is_name", "is_safe_id", "new_id", "running", "size_of_headers",
+]  # fmt: skip
 
 #: Ids stand in logs, in the names of records and in headers of brokers: short, and without control characters.
 _UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
@@ -166,6 +145,7 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
     :param crashed: the last starts without an outcome: of ``crashes``, and of the first delivery if it was lost.
     :param parked_since: when a worker first did not know the task, in seconds since the epoch.
     :param replay_of: the job whose dead letter this job replays.
+    :param replays: how many replays led to this job, one after another.
     """
 
     attempts: Count = 0
@@ -176,6 +156,7 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
     parked_since: float | None = None
     replay_of: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] | None = None
     crashed: Annotated[tuple[CrashRecord, ...], msgspec.Meta(max_length=CRASHES_KEPT)] = ()
+    replays: Count = 0
 
     def with_error(self, record: ErrorRecord) -> Trail:
         """Add one more failed attempt, without older tracebacks and without the middle of a long list of errors."""

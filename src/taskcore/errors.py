@@ -219,9 +219,13 @@ class ContractError(TaskcoreError):
 
 
 class InvalidArguments(ContractError, TypeError):
-    """A call whose arguments do not fit the task's contract; nothing was sent (C24)."""
+    """A call whose arguments do not fit the task's contract; nothing was sent (C24).
+
+    :ivar only_unknown: they fit but for parameters that this version does not have, so a newer one may take them.
+    """
 
     code = "TC302"
+    only_unknown = False
 
 
 class InvalidContract(ContractError, TypeError):

@@ -16,7 +16,7 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
     TimedOut                 it overran its time limit                       as Raised
     Unencodable              it succeeded, its result cannot be encoded      Bury("result"): the work is done
     Malformed                not an envelope, or not fit for the contract    Bury("malformed: …"), bytes kept
-    Unregistered             unknown task, or newer version or format        Reschedule, growing wait, no attempt used;
+    Unregistered             unknown task, newer version, format, parameter  Reschedule, growing wait, no attempt used;
                                                                              after `park_for`: Bury("unknown task: …")
     Interrupted              shutdown came before the start                  Release
                              shutdown came before the end                    Reschedule(0), no attempt used
@@ -137,7 +137,7 @@ class Malformed(msgspec.Struct, frozen=True):
 
 
 class Unregistered(msgspec.Struct, frozen=True):
-    """The worker does not have the task, or not in that version or format; ``now`` in seconds since the epoch."""
+    """The worker does not have the task, or an older version of it; ``now`` in seconds since the epoch."""
 
     why: str
     now: float

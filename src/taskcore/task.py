@@ -23,10 +23,11 @@ from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 from taskcore.toolkit.units import Duration, seconds_of
-from taskcore.toolkit.values import PublicValue
+from taskcore.toolkit.values import Door, PublicValue, Refusing
 
-if TYPE_CHECKING:  # imported when they are needed: see sync and then
+if TYPE_CHECKING:  # imported when they are needed: see sync, then, and the doors of a job
     from taskcore.blocking import SyncTask
+    from taskcore.progress import ReadLog, ReadProgress
     from taskcore.workflows import Chain, TakesFirst
 
 __all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
@@ -101,7 +102,7 @@ class Task(Generic[P, R]):
         self.contract: Contract = contract
         self.spec: TaskSpec = spec
         self.is_async: bool = contract.is_async
-        self.options = cast("Options", _NoOptions(self))
+        self.options = cast("Options", Refusing(lambda: _no_app(self, "so no settings complete its options")))
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
         self.__doc__ = contract.function.__doc__
@@ -278,6 +279,11 @@ class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
     queue: str
     key: str | None = None
 
+    #: Read how far it has got: ``await job.progress()``, ``async for seen in job.progress()``.
+    progress: ClassVar[Door[ReadProgress]] = Door("taskcore.progress:ReadProgress")
+    #: Read the lines of its log: ``await job.log()``, ``async for line in job.log()``.
+    log: ClassVar[Door[ReadLog]] = Door("taskcore.progress:ReadLog")
+
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task.name}>"
 
@@ -330,16 +336,6 @@ class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
         :raises StoreRequired: the app has no store (TC105).
         """
         return await self.task.host.cancel(self)
-
-
-class _NoOptions:
-    """Stands for the options of a task that no app has: reading one of them says so."""
-
-    def __init__(self, task: Task[..., Any]) -> None:
-        self._task = task
-
-    def __getattr__(self, name: str) -> Any:
-        raise _no_app(self._task, "so no settings complete its options")
 
 
 def _no_app(task: Task[..., Any], so: str) -> NotRunning:

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from taskcore.client.queries import JobQueries
+from taskcore.client.queries import JobQueries, counts_of
 from taskcore.envelope import running
 from taskcore.errors import ResultTimeout
 from taskcore.records.names import workflow_name
@@ -64,10 +64,10 @@ async def explain(queries: JobQueries, job: Job[Any], timeout: float) -> ResultT
         facts = [f"the job is: {state}"]
         if not job.queue:
             return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
-        stats = await queries.admin.stats(job.queue)
+        [stats] = await queries.admin.stats([job.queue])
         facts = [
             f"the job is: {state}",
-            f'queue "{job.queue}": {stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled',
+            f'queue "{job.queue}": {counts_of(stats)}',
         ]
         if state == "queued" and not stats.leased:
             facts.append("no job of this queue is running: is a worker listening to it?")

@@ -227,8 +227,8 @@ class FullBackend(DiagnosedBackend):
     async def queues(self):
         return list(self.counts)
 
-    async def stats(self, queue):
-        return self.counts.get(queue) or QueueStats(ready=0, leased=0, scheduled=0, dead=0)
+    async def stats(self, queues):
+        return [self.counts.get(queue) or QueueStats(ready=0, leased=0, scheduled=0, dead=0) for queue in queues]
 
 app = App(FullBackend({queues}), store=DiagnosedStore())
 

@@ -35,7 +35,7 @@ def jobs(*names: str) -> list[Outgoing]:
 
 async def ready(memory: MemoryBackend) -> list[bytes]:
     """List what is ready in the broker, in its order."""
-    if not (await memory.admin.stats("q")).ready:
+    if not (await memory.admin.stats(["q"]))[0].ready:
         return []
     async with memory.consume(["q"], lease=0.001) as source:
         return [delivery.envelope for delivery in await source.receive(99)]
@@ -64,7 +64,7 @@ async def test_fail_with_an_error(flaky: FlakyBackend) -> None:
     """A fault may be an error that no adapter should let through."""
     flaky.next("admin.stats", Fail(KeyError("broken adapter")))
     with pytest.raises(KeyError):
-        await flaky.admin.stats("q")
+        await flaky.admin.stats(["q"])
 
 
 async def test_always_and_times(flaky: FlakyBackend) -> None:
@@ -111,7 +111,7 @@ async def test_a_late_reply(flaky: FlakyBackend) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(flaky.publish, jobs("A"))
         await anyio.sleep(1.0)
-        assert (await flaky.admin.stats("q")).ready == 1
+        assert (await flaky.admin.stats(["q"]))[0].ready == 1
     assert anyio.current_time() - began == pytest.approx(3.0)
 
 
@@ -229,7 +229,7 @@ async def test_admin(flaky: FlakyBackend) -> None:
     assert await flaky.admin.locate("q", "A") == "ready"
     for call in (
         flaky.admin.queues,
-        lambda: flaky.admin.stats("q"),
+        lambda: flaky.admin.stats(["q"]),
         lambda: flaky.admin.purge("q"),
         lambda: flaky.admin.delete("q"),
         lambda: flaky.admin.remove("q", "A"),
@@ -241,7 +241,7 @@ async def test_admin(flaky: FlakyBackend) -> None:
         with pytest.raises(BrokerUnavailable):
             await call()
     flaky.heal()
-    assert (await flaky.admin.stats("q")).ready == 1
+    assert (await flaky.admin.stats(["q"]))[0].ready == 1
 
 
 async def test_a_store() -> None:

@@ -55,7 +55,7 @@ async def test_a_ticket_keeps_a_lease(url: str):
             await anyio.to_thread.run_sync(anyio.run, keep, url, tickets, 3 * LEASE)
             source.extended(batch, anyio.current_time())  # type: ignore[attr-defined]
             assert not await source.settle([(each, ACK) for each in batch])
-        assert (await backend.admin.stats("kept")).leased == 0
+        assert (await backend.admin.stats(["kept"]))[0].leased == 0
 
 
 async def test_a_lost_lease_is_not_taken_back(url: str):

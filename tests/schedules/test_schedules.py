@@ -366,8 +366,19 @@ def test_mistakes_in_declarations() -> None:
         declare(id="Not A Name", every=10)
     assert not app.schedule.ids
     declare(every=10)
-    with pytest.raises(InvalidSetting, match="two schedules"):
-        declare(needs.call("x"), every=10)
+    for other in ({"scheduled": needs.call("x"), "every": 10}, {"every": 20}):
+        with pytest.raises(InvalidSetting, match="two schedules"):
+            declare(**other)
+
+
+def test_a_cell_that_runs_again() -> None:
+    """A schedule may be declared anew with its task, as when a notebook's cell runs again or its module is reloaded."""
+    app = App("memory://", store="memory://")
+    cell = "@app.schedule('s', every={})\n@app.task\nasync def work() -> None: ..."
+    for number, seconds in enumerate((10, 20)):
+        code = compile(cell.format(seconds), f"<cell {number}>", "exec")
+        exec(code, {"app": app, "__name__": "__main__"})
+    assert app.schedule.ids["s"].timetable.explain() == "Every 20s"
 
 
 def test_a_task_that_disappears() -> None:
@@ -593,7 +604,6 @@ def test_previews() -> None:
 
 def test_timetables_in_english() -> None:
     """The English of a timetable names all that narrows it."""
-    app = World().app()
     day = datetime(2027, 3, 1, tzinfo=UTC)
     for words, options in {
         "At 12:00 every day, UTC, from 2027-03-01 00:00:00+00:00, 100 times at most": {
@@ -602,6 +612,7 @@ def test_timetables_in_english() -> None:
         "Every 10m, until 2027-03-01 00:00:00+00:00, each up to 5m later": {"every": "10m", "end": day, "spread": "5m"},
         "Once, at 2027-03-01 00:00:00+00:00": {"at": day},
     }.items():  # fmt: skip
+        app = World().app()
         app.schedule("s", **options)(app.work)
         assert app.schedule.ids["s"].timetable.explain() == words
     assert app.schedule.ids["s"].explain().endswith(", work")

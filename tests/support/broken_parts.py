@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 from unittest.mock import patch
@@ -10,12 +11,14 @@ from unittest.mock import patch
 import anyio
 
 from taskcore.backend import QueueStats
+from taskcore.backends.letter_walks import PlainWalk
 from taskcore.backends.memory.backend import MemoryAdmin, MemoryBackend
+from taskcore.backends.memory.ledger import Ledger
 from taskcore.client.keyed import KeyedSender
 from taskcore.client.queries import JobQueries
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
-from taskcore.errors import BrokerUnavailable
+from taskcore.errors import BrokerUnavailable, InvalidArguments
 from taskcore.lifecycle import CLAIM, Malformed
 from taskcore.records.markers import StartMarkers
 from taskcore.records.outcomes import Outcomes
@@ -64,11 +67,38 @@ async def _copies(original: Any, admin: MemoryAdmin, letter_id: str, job: Any) -
     return await original(admin, "0.none", change(job, id=f"{job.id}-{next(numbers)}"))
 
 
+@asynccontextmanager
+async def _loses_when_cut(original: Any, admin: MemoryAdmin, queue: str) -> AsyncIterator[Any]:
+    async with original(admin, queue) as walk:
+        try:
+            yield walk
+        except BaseException:
+            admin._ledger.queues[queue].letters.clear()
+            raise
+
+
+async def _says_dropped(_: Any, __: Any, letters: Any) -> int:
+    return len(letters)
+
+
+def _takes(original: Any, ledger: Ledger, queue: str, *args: Any) -> Any:
+    found = original(ledger, queue, *args)
+    if queue in ledger.queues:
+        ledger.queues[queue].ready.clear()
+    return found
+
+
+mutant(wrapped(MemoryAdmin, "walk", _loses_when_cut), name="loses letters of a pass that is cut")
+mutant(wrapped(PlainWalk, "drop", _says_dropped), name="drops nothing in a pass")
+mutant(wrapped(Ledger, "peek", _takes), name="takes what it shows")
 _zeros = QueueStats(ready=0, leased=0, scheduled=0, dead=0)
 mutant(_admin("remove", lambda _: True), name="always says removed")
 mutant(_admin("remove", lambda _: False), name="always says not removed")
-mutant(_admin("stats", lambda stats: _zeros), name="counts nothing")
-mutant(_admin("stats", lambda stats: change(stats, ready=stats.ready + 1, oldest=7e9)), name="counts one more")
+mutant(_admin("stats", lambda found: [_zeros] * len(found)), name="counts nothing")
+mutant(
+    _admin("stats", lambda found: [change(stats, ready=stats.ready + 1, oldest=7e9) for stats in found]),
+    name="counts one more",
+)
 mutant(_admin("letters", lambda letters: list(reversed(letters))), name="turns letters around")
 mutant(
     _admin("letters", lambda letters: [change(one, envelope=one.envelope.strip()) for one in letters]),
@@ -193,7 +223,18 @@ def _core() -> Mapping[str, Any]:
         except TypeError:
             return original(contract, b'{"number":1}', version)
 
+    def refuses_newer(original: Any, contract: Contract, payload: Any, version: int) -> Any:
+        try:
+            return original(contract, payload, version)
+        except InvalidArguments as error:
+            error.only_unknown = False
+            raise
+
     return {
+        "core: buries calls with newer parameters": wrapped(Contract, "unpack", refuses_newer),
+        "core: forgets replays": patch(
+            "taskcore.deadletter.dead_letters.Trail", lambda replay_of, **_: Trail(replay_of=replay_of)
+        ),
         "core: acknowledges first": wrapped(Settler, "commit", ack_first),
         "core: counts no ends": patch.object(Settler, "count", lambda *_: None),
         "core: forgets ends": wrapped(Outcomes, "find", _nothing),

@@ -26,7 +26,7 @@ class RabbitPlay(Play):
                 while True:
                     missing = {entry.job for entry in self.merged().entries if entry.kind == "ok"}
                     missing = {job for job in missing if await store.get(f"job/{job}") is None}
-                    if not missing and not (await backend.admin.stats(self.queue)).ready:
+                    if not missing and not (await backend.admin.stats([self.queue]))[0].ready:
                         return
                     await anyio.sleep(0.05)
         raise TimeoutError(f"after {within:g} s there are still {len(missing)} jobs without an outcome: {missing}")

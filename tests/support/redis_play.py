@@ -152,8 +152,8 @@ class Play:
         async with open_backend(url or self.url) as backend:
             with anyio.move_on_after(within):
                 while True:
-                    stats = await backend.admin.stats(self.queue)
-                    if not stats.ready + stats.leased + stats.scheduled:
+                    [stats] = await backend.admin.stats([self.queue])
+                    if not stats.unfinished:
                         return
                     await anyio.sleep(0.05)
         raise TimeoutError(f"after {within:g} s there is still {stats}")

@@ -35,6 +35,7 @@ from taskcore import (
     current,
 )
 from taskcore.backend import Features
+from taskcore.deadletter import Cause, LetterVerdict, ReplayWith, SettledLetters
 from taskcore.task import AsyncTask, PlainTask
 
 app = App("memory://")
@@ -185,6 +186,11 @@ async def look(job: Job[int]) -> int:
 # ── blocking ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def judge(letter: DeadLetter) -> LetterVerdict:
+    """Decide about a letter."""
+    return ReplayWith(delay=1.0, args={"name": "Ada"}) if letter.trail.replays else "replay"
+
+
 def blocking() -> None:
     """Do the same without an event loop."""
     job = greet.sync.enqueue("Ada", times=2)
@@ -203,6 +209,8 @@ def blocking() -> None:
     assert_type(app.sync.dead_letters.count(), int)
     assert_type(app.sync.dead_letters.read(), Iterator[DeadLetter])
     assert_type(app.sync.dead_letters.replay("1"), str)
+    assert_type(app.sync.dead_letters.causes(), Sequence[Cause])
+    assert_type(app.sync.dead_letters.settle(by=judge), SettledLetters)
     app.sync.drain("mail", timeout=5.0)
     app.sync.stats(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with app.sync.running() as running:
@@ -225,6 +233,10 @@ async def run() -> None:
     assert_type(app.dead_letters.read(), AsyncIterator[DeadLetter])
     assert_type(await app.dead_letters.replay("1"), str)
     assert_type(await app.dead_letters.count(), int)
+    assert_type(await app.dead_letters.causes("mail"), Sequence[Cause])
+    assert_type(await app.dead_letters.settle("mail", by=judge), SettledLetters)
+    assert_type(await app.dead_letters.settle(by=lambda letter: "keep" if letter.cause else "drop"), SettledLetters)
+    await app.dead_letters.settle(by=lambda _: "retry")  # type: ignore[arg-type,return-value]  # pyright: ignore[reportArgumentType]
     assert_type(current().attempt, int)
     assert_type(current().deadline, float | None)
 

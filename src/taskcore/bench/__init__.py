@@ -13,7 +13,7 @@ from taskcore.bench.environment import FULL, QUICK, BenchEnvironment, NotHere, S
 from taskcore.bench.figures import Contestant, Figure, MachineInfo, Record, Skipped, decode_lines, encode_line
 from taskcore.bench.machine import describe_machine
 from taskcore.bench.progress import printed, quiet_logs
-from taskcore.bench.running import OnRecord, Progress, measure, measure_on, measure_one, plain, show
+from taskcore.bench.running import OnRecord, ProgressDisplay, measure, measure_on, measure_one, plain, show
 from taskcore.bench.scenarios import SCENARIOS, Scenario, chosen, limit_of
 from taskcore.bench.table import table_of
 
@@ -28,7 +28,7 @@ __all__ = [
     "MachineInfo",
     "NotHere",
     "OnRecord",
-    "Progress",
+    "ProgressDisplay",
     "Record",
     "Scenario",
     "Size",

@@ -292,7 +292,7 @@ class BenchEnvironment:
                 except BrokerUnavailable:
                     await anyio.sleep(0.1)
                     continue
-                if not stats.ready + stats.leased + stats.scheduled:
+                if not stats.unfinished:
                     return
                 await anyio.sleep(0.02)
         raise TimeoutError(f"the queue was not empty after {within:g} s")

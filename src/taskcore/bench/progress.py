@@ -8,14 +8,14 @@ import sys
 import time
 from typing import TextIO
 
-from taskcore.bench.running import Progress
+from taskcore.bench.running import ProgressDisplay
 
 __all__ = ["printed", "quiet_logs"]
 
 BAR_WIDTH = 20  #: characters
 
 
-def printed(stream: TextIO | None = None) -> Progress:
+def printed(stream: TextIO | None = None) -> ProgressDisplay:
     """Make a display on this stream, by default stderr."""
     out: TextIO = sys.stderr if stream is None else stream
     return _Changing(out) if out.isatty() else _Plain(out)

@@ -15,7 +15,7 @@ from taskcore.bench.scenarios import Scenario, limit_of
 from taskcore.errors import BrokerUnavailable, FeatureRefused
 from taskcore.toolkit.logging import logger
 
-__all__ = ["OnRecord", "Progress", "measure", "measure_on", "measure_one", "plain", "show"]
+__all__ = ["OnRecord", "ProgressDisplay", "measure", "measure_on", "measure_one", "plain", "show"]
 
 
 OnRecord: TypeAlias = Callable[[Figure | Skipped], None]
@@ -25,7 +25,7 @@ log = logger("taskcore.bench")
 CLEANUP_TIMEOUT = 30.0  #: seconds that deleting the queues of a scenario may take
 
 
-class Progress(Protocol):
+class ProgressDisplay(Protocol):
     """A receiver of progress."""
 
     def begins(self, broker: str, scenario: str, done: int, all: int) -> None:
@@ -40,7 +40,7 @@ class Progress(Protocol):
 async def measure(
     environments: Mapping[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]],
     scenarios: Mapping[str, Scenario],
-    progress: Progress,
+    progress: ProgressDisplay,
     on_record: OnRecord,
 ) -> None:
     """Measure everything, one broker after another.
@@ -62,7 +62,7 @@ async def measure(
 async def measure_on(
     environment: BenchEnvironment,
     scenarios: Mapping[str, Scenario],
-    progress: Progress,
+    progress: ProgressDisplay,
     on_record: OnRecord,
     *,
     done: int,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from taskcore.backend import Features, QueueStats
 from taskcore.blocking.handles import SyncJob
 from taskcore.blocking.portal import Portal
-from taskcore.deadletter import DeadLetter, DeadLetters
+from taskcore.deadletter import Cause, DeadLetter, DeadLetters, LetterVerdict, SettledLetters
 from taskcore.observe import WorkerStatus
 from taskcore.task import Call, Job
 from taskcore.toolkit.units import Duration
@@ -217,6 +217,14 @@ class SyncDeadLetters:
     def count(self, queue: str = "default") -> int:
         """Count the dead letters of a queue."""
         return self._run(DeadLetters.count, queue)
+
+    def causes(self, queue: str = "default") -> Sequence[Cause]:
+        """Group the dead letters of a queue by what they died of."""
+        return self._run(DeadLetters.causes, queue)
+
+    def settle(self, queue: str = "default", *, by: Callable[[DeadLetter], LetterVerdict]) -> SettledLetters:
+        """Settle all dead letters of a queue in one pass; see :meth:`taskcore.deadletter.DeadLetters.settle`."""
+        return self._run(partial(DeadLetters.settle, by=by), queue)
 
     def _run(self, verb: Callable[..., Coroutine[Any, Any, T]], argument: str) -> T:
         """Look the letters up where the verb runs: only there the app is surely open."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, TypeVar
 
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, ConfiguredTask, Job, TaskHost
 from taskcore.toolkit.units import Duration
+from taskcore.toolkit.values import Door
+
+if TYPE_CHECKING:
+    from taskcore.blocking.progress import SyncReadLog, SyncReadProgress
 
 __all__ = ["SyncJob", "SyncTask"]
 
@@ -44,11 +48,16 @@ class SyncTask(Generic[P, R]):
 class SyncJob(Generic[R_co]):
     """The handle of a job, blocking."""
 
-    __slots__ = ("_bridge", "job")
+    __slots__ = ("bridge", "job")
+
+    #: Read how far it has got: ``job.progress().read()``, ``for seen in job.progress()``.
+    progress: ClassVar[Door[SyncReadProgress]] = Door("taskcore.blocking.progress:SyncReadProgress")
+    #: Read the lines of its log: ``job.log().read()``, ``for line in job.log()``.
+    log: ClassVar[Door[SyncReadLog]] = Door("taskcore.blocking.progress:SyncReadLog")
 
     def __init__(self, job: Job[R_co], bridge: Bridge) -> None:
         self.job = job
-        self._bridge = bridge
+        self.bridge = bridge  #: runs coroutine functions where the app is open
 
     def __repr__(self) -> str:
         return f"<Sync{repr(self.job).removeprefix('<')}"
@@ -60,16 +69,16 @@ class SyncJob(Generic[R_co]):
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """Return what :meth:`taskcore.Job.result` returns, blocking."""
-        return self._bridge(self.job.result, timeout)
+        return self.bridge(self.job.result, timeout)
 
     def outcome(self, timeout: Duration | None = None) -> JobOutcome[R_co]:
         """Return what :meth:`taskcore.Job.outcome` returns, blocking."""
-        return self._bridge(self.job.outcome, timeout)
+        return self.bridge(self.job.outcome, timeout)
 
     def status(self) -> JobStatus:
         """Return what :meth:`taskcore.Job.status` returns, blocking."""
-        return self._bridge(self.job.status)
+        return self.bridge(self.job.status)
 
     def cancel(self) -> bool:
         """Keep the job from starting, as :meth:`taskcore.Job.cancel` does, blocking."""
-        return self._bridge(self.job.cancel)
+        return self.bridge(self.job.cancel)

@@ -17,6 +17,7 @@ from taskcore.toolkit.units import show_duration
 __all__ = ["queue_findings"]
 
 QUEUES_SHOWN = 20  #: a line each; the others share one
+COUNTED_AT_ONCE = 100  #: queues that one question is about
 ASK_FOR = 10.0  #: seconds for which queues are counted
 IS_OLD = 60.0  #: seconds that a job may be ready while no job of its queue runs
 
@@ -30,25 +31,25 @@ async def queue_findings(backend: Backend, store: Store | None, wanted: Iterable
     names = list(dict.fromkeys([*wanted, *sorted(await backend.admin.queues())]))
     found: dict[str, QueueStats] = {}
     with anyio.move_on_after(ASK_FOR):
-        for name in names:
-            stats = await backend.admin.stats(name)
-            parked = await count_parked(store, name, time.time()) if store is not None and stats.scheduled else 0
-            found[name] = msgspec.structs.replace(stats, parked=min(parked, stats.scheduled))
-    counts_all = backend.features.counts != "absent"
-    return [*_lines(found, counts_all=counts_all), *_not_counted(len(names) - len(found))]
+        for start in range(0, len(names), COUNTED_AT_ONCE):
+            some = names[start : start + COUNTED_AT_ONCE]
+            for name, stats in zip(some, await backend.admin.stats(some), strict=True):
+                parked = await count_parked(store, name, time.time()) if store is not None and stats.scheduled else 0
+                found[name] = msgspec.structs.replace(stats, parked=min(parked, stats.scheduled or 0))
+    return [*_lines(found), *_not_counted(len(names) - len(found))]
 
 
-def _lines(found: Mapping[str, QueueStats], *, counts_all: bool) -> Iterator[Finding]:
+def _lines(found: Mapping[str, QueueStats]) -> Iterator[Finding]:
     if not found:
         yield Finding(level="ok", name="queues", text="there is no queue yet")
     fullest = sorted(found, key=lambda name: (-found[name].dead, -(found[name].oldest or 0), -found[name].ready))
     shown = set(fullest[:QUEUES_SHOWN])
     for name, stats in found.items():
         if name in shown:
-            fix, text = "; ".join(_advice(stats)), _counts(stats, counts_all=counts_all)
+            fix, text = "; ".join(_advice(stats)), _counts(stats)
             yield Finding(level="warn" if fix else "ok", name=f"queue {name}", text=text, fix=fix)
     if others := [stats for name, stats in found.items() if name not in shown]:
-        text = f"{len(others)} more: {_counts(_sum(others), counts_all=counts_all)}"
+        text = f"{len(others)} more: {_counts(_sum(others))}"
         yield Finding(level="ok", name="queues", text=text)
 
 
@@ -58,11 +59,12 @@ def _not_counted(number: int) -> Iterator[Finding]:
         yield Finding(level="warn", name="queues", text=text)
 
 
-def _counts(stats: QueueStats, *, counts_all: bool) -> str:
+def _counts(stats: QueueStats) -> str:
     age = "" if stats.oldest is None else f" (oldest {show_duration(round(stats.oldest))})"
     parked = f" ({stats.parked:,} parked)" if stats.parked else ""
-    scheduled = f"{stats.scheduled:,} scheduled{parked}" if counts_all else "scheduled ones are not counted"
-    running = [f"{stats.leased:,} running"] if counts_all else []
+    told = stats.scheduled is not None
+    scheduled = f"{stats.scheduled:,} scheduled{parked}" if told else "scheduled ones are not counted"
+    running = [f"{stats.leased:,} running"] if told else []
     return " · ".join((f"{stats.ready:,} ready{age}", *running, scheduled, f"{stats.dead:,} dead"))
 
 
@@ -79,9 +81,14 @@ def _sum(some: Sequence[QueueStats]) -> QueueStats:
     ages = [stats.oldest for stats in some if stats.oldest is not None]
     return QueueStats(
         ready=sum(stats.ready for stats in some),
-        leased=sum(stats.leased for stats in some),
-        scheduled=sum(stats.scheduled for stats in some),
+        leased=_sum_known([stats.leased for stats in some]),
+        scheduled=_sum_known([stats.scheduled for stats in some]),
         dead=sum(stats.dead for stats in some),
         oldest=max(ages, default=None),
         parked=sum(stats.parked or 0 for stats in some),
     )
+
+
+def _sum_known(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -77,7 +77,7 @@ def scaling(app: App, choices: WorkerChoices) -> Callable[[Supervisor], Awaitabl
     options = choices.options(app)
 
     async def run(supervisor: Supervisor) -> None:
-        await scale(supervisor, options.concurrency, options.queues, app.stats)
+        await scale(supervisor, options.concurrency, options.queues, app.components.backend.admin.stats)
 
     return run
 

@@ -33,7 +33,7 @@ from taskcore.toolkit.detached import Detached
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["JobQueries"]
+__all__ = ["JobQueries", "counts_of"]
 
 R = TypeVar("R")
 
@@ -49,7 +49,7 @@ class JobQueries:
         self.store = components.store
         self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
-        self._clock = components.clock
+        self.clock = components.clock
         self.timeout = timeout
         self._detached = Detached()
 
@@ -135,14 +135,14 @@ class JobQueries:
 
     async def stats(self, queue: str) -> QueueStats:
         """Count the jobs of a queue, and those that wait for a worker that knows their task, if the store can tell."""
-        stats = await self.admin.stats(queue)
+        [stats] = await self.admin.stats([queue])
         if self.store is None:
             return stats
         try:
-            parked = await count_parked(self.store, queue, self._clock())
+            parked = await count_parked(self.store, queue, self.clock())
         except BrokerUnavailable:  # the store; what the broker tells is worth having all the same
             return stats
-        if self._backend.features.counts != "absent":
+        if stats.scheduled is not None:
             parked = min(parked, stats.scheduled)
         return msgspec.structs.replace(stats, parked=parked)
 
@@ -156,14 +156,11 @@ class JobQueries:
         for queue in queues:
             began = anyio.current_time()
             while True:
-                stats = await self.admin.stats(queue)
-                if not stats.ready + stats.leased + stats.scheduled:
+                [stats] = await self.admin.stats([queue])
+                if not stats.unfinished:
                     break
                 if limit is not None and anyio.current_time() - began >= limit:
-                    raise TimeoutError(
-                        f'queue "{queue}" is not empty after {limit:g} s: '
-                        f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
-                    )
+                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {counts_of(stats)}')
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, 0.1)
 
@@ -193,6 +190,12 @@ class JobQueries:
 
 
 WAITS = "taskcore.waits"  #: the feature that explains waits
+
+
+def counts_of(stats: QueueStats) -> str:
+    """Tell how many jobs a queue holds, as far as its broker can."""
+    running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
+    return f"{stats.ready} ready, {running} running, {scheduled} scheduled"
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

@@ -187,7 +187,10 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             except Exception as error:  # the classes of arguments bring their own code
                 given = self._read(data)
                 told, public = (self._problems(given, plain=True, values=values) for values in (True, False))
-                raise self._refusal(told or [first_line(error)], public or [UNTOLD]) from error
+                refusal = self._refusal(told or [first_line(error)], public or [UNTOLD])
+                unknown = given.keys() - {*self.parameters, *self.injected}
+                refusal.only_unknown = version == self.version and len(told) == len(unknown) > 0
+                raise refusal from error
         except InvalidArguments:
             raise
         except BaseException as error:  # SystemExit, too: it would end the worker

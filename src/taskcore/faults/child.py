@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ except ProcessLookupError:
 if sys.argv[2]:
     shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
-POLL_SECONDS = 0.01  #: seconds between two checks whether a process has ended
+POLL_SECONDS = 0.01  #: seconds between two checks whether a process has ended, or has stopped
+STOPS_WITHIN = 1.0  #: seconds that a frozen process may take to stop
 
 
 class Child:
@@ -113,10 +115,18 @@ class Child:
                 os.killpg(self._process.pid, number)
 
     def pause(self) -> None:
-        """Freeze its group (SIGSTOP); returns when it has really stopped."""
+        """Freeze its group (SIGSTOP); returns when it has really stopped.
+
+        A process that is just starting another one by vfork counts as stopped, though the system says that it waits:
+        it does so until the new one goes on, which is frozen, too.
+        """
         self.send_all(signal.SIGSTOP)
-        if self.running and hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if not hasattr(os, "waitid"):
+            return
+        for _ in range(round(STOPS_WITHIN / POLL_SECONDS)):
+            if not self.running or os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG):
+                return
+            time.sleep(POLL_SECONDS)
 
     def resume(self) -> None:
         """Let its group go on (SIGCONT)."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from taskcore.backend import Admin, Letter, Outgoing, Place, Published, QueueStats
+from taskcore.backend import Admin, Letter, LetterWalk, Outgoing, Place, Published, QueueStats
 
 if TYPE_CHECKING:
     from taskcore.faults.calls import Faults
@@ -26,9 +27,15 @@ class FlakyAdmin:
         """List the queues that exist."""
         return await self._do("queues", self._admin.queues)
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Return how full the queue is."""
-        return await self._do("stats", lambda: self._admin.stats(queue))
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Return how full each queue is."""
+        return await self._do("stats", lambda: self._admin.stats(queues))
+
+    @asynccontextmanager
+    async def walk(self, queue: str) -> AsyncIterator[LetterWalk]:
+        """Begin a pass over dead letters; what fails is its beginning, or a call of its verbs."""
+        async with self._admin.walk(queue) as walk:
+            yield _FlakyWalk(walk, self._do)
 
     async def purge(self, queue: str) -> int:
         """Forget all ready and scheduled jobs."""
@@ -64,3 +71,23 @@ class FlakyAdmin:
 
     async def _do(self, name: str, do: Callable[[], Awaitable[T]]) -> T:
         return await self._faults.around(f"admin.{name}", (), lambda _: do())
+
+
+class _FlakyWalk:
+    """A pass whose verbs fail as those of the admin: ``admin.walk.<name>``."""
+
+    def __init__(self, walk: LetterWalk, do: Callable[..., Any]) -> None:
+        self._walk = walk
+        self._do = do
+
+    async def page(self, limit: int) -> Sequence[Letter]:
+        found: Sequence[Letter] = await self._do("walk.page", lambda: self._walk.page(limit))
+        return found
+
+    async def drop(self, letters: Sequence[Letter]) -> int:
+        dropped: int = await self._do("walk.drop", lambda: self._walk.drop(letters))
+        return dropped
+
+    async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
+        answers: Sequence[Published] = await self._do("walk.replay", lambda: self._walk.replay(batch))
+        return answers

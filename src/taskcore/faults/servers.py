@@ -43,7 +43,7 @@ class Server(ABC):
     """
 
     program: ClassVar[str]
-    ready_within: ClassVar[float] = 10.0  #: seconds
+    ready_within: float = 10.0  #: seconds
     stops_within: ClassVar[float] = 10.0
 
     def __init__(self, *, version: str = "", config: Mapping[str, str | int] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import socket
 import struct
 from contextlib import suppress
@@ -14,15 +15,26 @@ __all__ = ["HOST", "accept", "ask", "close", "connect", "free_port", "listen", "
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 65_536
+SERVER_PORTS = range(12_000, 32_000)  #: below what systems give to connections: from 32,768 on, or from 49,152
+TRIED_PORTS = 1_000
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  #: SO_LINGER: closing does not wait, and sends RST
 
 
 def free_port() -> int:
-    """Find a port of the loopback that is free at the moment."""
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        port: int = one.getsockname()[1]
-        return port
+    """Find a port of the loopback that is free at the moment.
+
+    It is none that the system gives to a connection: one would take it while a server is down that wants it back.
+    """
+    for _ in range(TRIED_PORTS):
+        port = _choice(SERVER_PORTS)
+        with socket.socket() as one, suppress(OSError):
+            one.bind((HOST, port))
+            return port
+    raise OSError(f"none of {TRIED_PORTS} ports of {HOST} is free")
+
+
+#: Not the generator that tests seed: their processes would all try the same ports.
+_choice = random.SystemRandom().choice
 
 
 def listen(port: int) -> socket.socket:

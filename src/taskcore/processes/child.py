@@ -41,10 +41,12 @@ from taskcore.processes.frames import (
     PerformJob,
     RaisedKind,
     StartProcess,
+    TellingBegun,
     encode_frame,
     reader_of_requests,
 )
 from taskcore.processes.restore import restored, run_in_own_context
+from taskcore.processes.words import Words
 from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.error_records import describe
 from taskcore.worker.runners.values import FINISHED, finish_without_loop
@@ -71,10 +73,11 @@ def main(descriptor: int) -> None:
     broken = _prepare(start, worker.send)
     while isinstance(job := worker.requests.get(), PerformJob):
         with restored():
-            answer = _refuse(broken) if broken is not None else run_in_own_context(_perform, job)
+            answer = _refuse(broken) if broken is not None else run_in_own_context(_perform, job, worker)
         if os.getpid() != worker.owner:
             os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
         _flush()
+        worker.words.end()
         worker.answer(answer)
     if (children := sys.modules.get("taskcore.dependencies.children")) is not None:
         children.close_in_process()
@@ -87,6 +90,7 @@ class _WorkerConnection:
     def __init__(self, connection: socket.socket) -> None:
         self.owner = os.getpid()
         self.requests: SimpleQueue[Any] = SimpleQueue()
+        self.words = Words(self._send)
         self._connection = connection
         connection.set_inheritable(False)
         self._lock = threading.RLock()
@@ -126,6 +130,9 @@ class _WorkerConnection:
         try:
             while data := self._connection.recv(PORTION):
                 for message in reader.feed(data):
+                    if isinstance(message, TellingBegun):
+                        self.words.begun.put(message)
+                        continue
                     self._busy = isinstance(message, PerformJob)
                     self.requests.put(message)
         except OSError as error:
@@ -225,7 +232,7 @@ def _plain(text: str) -> str:
 # ── one job ──
 
 
-def _perform(job: PerformJob) -> Answer:
+def _perform(job: PerformJob, worker: _WorkerConnection) -> Answer:
     """Import, unpack, call, pack."""
     task: Task[..., Any] | None = None
     kind: RaisedKind | None = None
@@ -239,7 +246,9 @@ def _perform(job: PerformJob) -> Answer:
         envelope = decode_envelope(job.envelope)
         holding = msgspec.json.decode(job.holding, type=HeldKey | None)
         trail = decode_trail(job.trail)
-        running.set(Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding))
+        running.set(
+            Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding, None, worker.words)
+        )
         if envelope.soft_timeout is not None:
             limited: Task[..., Any] = importlib.import_module("taskcore.soft_timeouts").limited_call(
                 task, envelope.soft_timeout

@@ -4,7 +4,10 @@
 
     worker → process   StartProcess   once, before everything else
                        PerformJob     one job; the next one follows its answer
+                       TellingBegun   the answer to BeginTelling
     process → worker   LogLine        any number, at any time
+                       BeginTelling   the job's first word of its progress or its log; it waits for the answer
+                       Told           what it tells, any number until its answer
                        JobReturned    the answer: the encoded result
                        JobRaised      the answer: the error, as text and as the rule book needs it
 
@@ -20,6 +23,7 @@ import msgspec
 
 __all__ = [
     "Answer",
+    "BeginTelling",
     "FrameError",
     "FrameReader",
     "JobRaised",
@@ -28,6 +32,8 @@ __all__ = [
     "PerformJob",
     "RaisedKind",
     "StartProcess",
+    "TellingBegun",
+    "Told",
     "encode_frame",
     "reader_of_answers",
     "reader_of_requests",
@@ -86,6 +92,31 @@ class LogLine(msgspec.Struct, frozen=True, tag=True):
     function: str = ""
 
 
+class BeginTelling(msgspec.Struct, frozen=True, tag=True):
+    """The function tells of its progress or its log from now on; or it asks where the last attempt was."""
+
+    resume: bool = False
+
+
+class TellingBegun(msgspec.Struct, frozen=True, tag=True):
+    """The worker is ready.
+
+    :param saved: the record of the last attempt's progress; empty without one.
+    :param problem: the error, if what the job tells cannot be kept; ``needs_store`` if that is why.
+    """
+
+    saved: bytes = b""
+    problem: str = ""
+    needs_store: bool = False
+
+
+class Told(msgspec.Struct, frozen=True, tag=True):
+    """What the function has told since: the record of its progress, if it has changed, and lines with their times."""
+
+    progress: bytes = b""
+    lines: list[tuple[float, str]] = []
+
+
 class JobReturned(msgspec.Struct, frozen=True, tag=True):
     """The function returned, and this is its encoded result."""
 
@@ -117,7 +148,9 @@ class JobRaised(msgspec.Struct, frozen=True, tag=True):
 Answer: TypeAlias = JobReturned | JobRaised
 
 
-def encode_frame(message: StartProcess | PerformJob | LogLine | Answer) -> bytes:
+def encode_frame(
+    message: StartProcess | PerformJob | TellingBegun | LogLine | BeginTelling | Told | Answer,
+) -> bytes:
     """Encode the frame of a message.
 
     :raises FrameError: it is too long.
@@ -160,9 +193,9 @@ class FrameReader(Generic[M]):
 
 def reader_of_answers() -> FrameReader[Any]:
     """Make the reader for the worker's end."""
-    return FrameReader(msgspec.msgpack.Decoder(LogLine | JobReturned | JobRaised))
+    return FrameReader(msgspec.msgpack.Decoder(LogLine | BeginTelling | Told | JobReturned | JobRaised))
 
 
 def reader_of_requests() -> FrameReader[Any]:
     """Make the reader for the process's end."""
-    return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob))
+    return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob | TellingBegun))

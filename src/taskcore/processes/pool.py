@@ -8,7 +8,7 @@ import sys
 import anyio
 
 from taskcore.processes.frames import Answer, PerformJob, StartProcess, encode_frame
-from taskcore.processes.process import ChildProcess
+from taskcore.processes.process import ChildProcess, Take
 from taskcore.worker.runners.threads import DaemonThreadPool
 
 __all__ = ["ProcessPool"]
@@ -22,15 +22,16 @@ class ProcessPool:
         self._all: set[ChildProcess] = set()
         self._idle: list[ChildProcess] = []
 
-    async def run(self, job: PerformJob, label: tuple[str, str]) -> Answer:
+    async def run(self, job: PerformJob, label: tuple[str, str], take: Take) -> Answer:
         """Return the process's answer. On cancellation the process is killed, with all that it started.
 
         :param label: the id of the job and the name of its task, for what the process prints and logs.
+        :param take: is called, in the event loop, with what the function tells.
         :raises ProcessError: there is no answer.
         """
         request = encode_frame(job)
         process = self._take_idle() or await self._start()
-        answer = await process.perform(request, label)
+        answer = await process.perform(request, label, take)
         if process.alive:
             self._idle.append(process)
         return answer

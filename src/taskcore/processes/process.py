@@ -16,19 +16,29 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 from weakref import WeakSet
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from taskcore.processes.frames import Answer, FrameError, LogLine, reader_of_answers
+from taskcore.processes.frames import (
+    Answer,
+    BeginTelling,
+    FrameError,
+    LogLine,
+    TellingBegun,
+    Told,
+    encode_frame,
+    reader_of_answers,
+)
 from taskcore.processes.output import LineSplitter
 
-__all__ = ["ChildProcess", "ProcessError", "how"]
+__all__ = ["ChildProcess", "ProcessError", "Take", "how"]
 
 OUTPUT = "taskcore.process"  #: the logger of what processes print
 
@@ -49,10 +59,15 @@ class ProcessError(Exception):
 _OPEN: WeakSet[ChildProcess] = WeakSet()
 
 
+#: Takes what a function tells before its end; ``reply`` sends a message to its process.
+Take: TypeAlias = "Callable[[BeginTelling | Told, Callable[[TellingBegun], Awaitable[None]]], None]"
+
+
 class _Waiting:
     """A job that waits for the answer of its process."""
 
-    def __init__(self) -> None:
+    def __init__(self, take: Take) -> None:
+        self.take = take
         self.token = anyio.lowlevel.current_token()
         self.ended = anyio.Event()
         self.answer: Answer | None = None
@@ -97,12 +112,14 @@ class ChildProcess(threading.Thread):
 
     # ── in the event loop ──
 
-    async def perform(self, request: bytes, label: tuple[str, str]) -> Answer:
+    async def perform(self, request: bytes, label: tuple[str, str], take: Take) -> Answer:
         """Ask, and wait for the answer. On cancellation the process is killed.
+
+        :param take: is called, in the event loop, with what the function tells.
 
         :raises ProcessError: there is no answer.
         """
-        waiting = _Waiting()
+        waiting = _Waiting(take)
         with self._lock:
             if not self.alive:
                 raise ProcessError("the process of this job ended before it was asked")
@@ -117,6 +134,9 @@ class ChildProcess(threading.Thread):
             raise waiting.error
         assert waiting.answer is not None  # noqa: S101 - one of the two is there when it has ended
         return waiting.answer
+
+    async def _reply(self, message: TellingBegun) -> None:
+        await self._send(encode_frame(message))
 
     async def _send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -190,6 +210,8 @@ class ChildProcess(threading.Thread):
         for message in self._answers.feed(data):
             if isinstance(message, LogLine):
                 self._log_record(message)
+            elif isinstance(message, BeginTelling | Told):
+                self._hand_over(message)
             else:
                 self._read_output()  # all that was printed before the answer belongs to this job
                 self._log_lines(self._lines.flush())
@@ -241,6 +263,13 @@ class ChildProcess(threading.Thread):
         waiting.answer, waiting.error = answer, error
         with suppress(Exception):  # each loop has its own error for this: it has ended, so the answer is lost
             anyio.from_thread.run_sync(waiting.ended.set, token=waiting.token)
+
+    def _hand_over(self, message: BeginTelling | Told) -> None:
+        """Give what a function tells to its job; after the end of that it is dropped."""
+        waiting = self._waiting
+        if waiting is not None:
+            with suppress(Exception):  # as above
+                anyio.from_thread.run_sync(waiting.take, message, self._reply, token=waiting.token)
 
     def _log_lines(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -82,6 +82,7 @@ class Declarations:
         self.tasks = tasks
         self.components = components
         self.ids: dict[str, Definition] = {}
+        self._called: dict[str, Task[..., Any]] = {}
         self._release = settings.release
         self._source = settings.source
         self._renamed: dict[str, str] = {}
@@ -97,15 +98,25 @@ class Declarations:
         check_name("schedule", id)
 
         def decorate(scheduled: S) -> S:
-            definition = define(id, _call_of(id, scheduled), options)
-            if id in self.ids and self.ids[id] != definition and not self.ids[id].is_of_same_task(definition):
-                raise InvalidSetting(f"this program declares two schedules {id}", fix="give one of them another id")
+            call = _call_of(id, scheduled)
+            definition = define(id, call, options)
+            if id in self.ids and self.ids[id] != definition and not self._is_declared_again(id, call):
+                raise InvalidSetting(
+                    f"this program declares two schedules {id}",
+                    facts=[f"one: {self.ids[id].explain()}", f"the other: {definition.explain()}"],
+                    fix="give one of them another id; in a notebook, declare the task again, too",
+                )
             if not self.ids:
                 self.components().needs.append(f"the app declares schedules, {id} for example")
-            self.ids[id] = definition
+            self.ids[id], self._called[id] = definition, call.task
             return scheduled
 
         return decorate
+
+    def _is_declared_again(self, id: str, call: Call[Any]) -> bool:
+        """Tell whether a module was imported again: it has made its task anew."""
+        before = self._called[id]
+        return call.task is not before and call.task.name == before.name
 
     def renamed(self, old: str, *, to: str) -> None:
         """Say that a schedule has a new id: it goes on where it was, and no instant is lost or fires twice."""

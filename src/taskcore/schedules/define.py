@@ -58,10 +58,6 @@ class Definition(msgspec.Struct, frozen=True):
         """Tell it in English."""
         return f"{self.timetable.explain()}, {self.call.task}"
 
-    def is_of_same_task(self, other: Definition) -> bool:
-        """Tell whether both send the same task: a module that is imported again declares again."""
-        return self.call.task == other.call.task
-
 
 def _comparable(call: PackedCall) -> bytes:
     return msgspec.json.encode(call)

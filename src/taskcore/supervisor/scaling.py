@@ -20,18 +20,21 @@ LOOK_EVERY = 1.0  #: seconds between two looks
 
 
 async def scale(
-    supervisor: Supervisor, slots: int, queues: Sequence[str], stats: Callable[[str], Awaitable[QueueStats]]
+    supervisor: Supervisor,
+    slots: int,
+    queues: Sequence[str],
+    stats: Callable[[Sequence[str]], Awaitable[Sequence[QueueStats]]],
 ) -> None:
     """Set how many processes there should be, again and again, until cancelled.
 
     :param slots: the jobs that one process runs at once.
-    :param stats: counts the jobs of a queue.
+    :param stats: counts the jobs of queues.
     """
     trend, options = Trend(), supervisor.options
     while True:
         await anyio.sleep(LOOK_EVERY)
         try:
-            counted = [await stats(queue) for queue in queues]
+            counted = await stats(queues)
         except BrokerUnavailable:  # the workers say that it is away; there is nothing to decide by
             continue
         load = _load(supervisor, counted)

@@ -1,13 +1,21 @@
-"""Public values: structs of ours that pass through pydantic, and so through FastAPI, without importing it."""
+"""What public objects are made of.
+
+PublicValue    a struct of ours that passes through pydantic, and so through FastAPI, without importing it
+Door           an attribute whose object belongs to a feature room, which is imported at the first use
+Refusing       stands where an object is not there yet
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from importlib import import_module
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import msgspec
 
-__all__ = ["PublicValue"]
+__all__ = ["Door", "PublicValue", "Refusing"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class PublicValue(msgspec.Struct, frozen=True):
@@ -26,3 +34,43 @@ class PublicValue(msgspec.Struct, frozen=True):
         from taskcore.toolkit.pydantic_schema import schema_of  # noqa: PLC0415 - pydantic is there already, if at all
 
         return schema_of(cls, source, handler)
+
+
+class Door(Generic[T_co]):
+    """An attribute that makes an object of a room, for the object that is asked.
+
+    :param target: module and name of what makes it, such as ``"taskcore.progress:StartProgress"``.
+    """
+
+    __slots__ = ("_make", "_target")
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._make: Any = None
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T_co: ...
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is None:
+            return self
+        if self._make is None:
+            module, _, name = self._target.partition(":")
+            self._make = getattr(import_module(module), name)
+        return self._make(instance)
+
+
+class Refusing:
+    """Stands for an object that is not there: reading an attribute raises.
+
+    :param error: makes the error.
+    """
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -13,8 +13,10 @@ from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.records.keys import Completion, IdempotencyKeys, KeyRecord
 from taskcore.results import StoredOutcome, encode_outcome
 from taskcore.task import Task
+from taskcore.toolkit.values import Door
 
-if TYPE_CHECKING:  # a slot knows its context, too
+if TYPE_CHECKING:  # a slot knows its context, too; the room is imported behind its doors
+    from taskcore.progress import StartProgress, WriteLog
     from taskcore.worker.execution import Slot
 
 __all__ = ["Context", "HeldKey", "current", "lifespan_state", "running"]
@@ -55,6 +57,12 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     _task: Task[..., Any] | None = None
     _held_key: HeldKey | None = None
     _slot: Slot | None = None
+    _link: Any = None  #: to the worker, where the job runs in a process of its own
+
+    #: Tell how far this job has got: ``current().progress(total=100)``, ``for row in current().progress(rows)``.
+    progress: ClassVar[Door[StartProgress]] = Door("taskcore.progress:StartProgress")
+    #: Add a line to the log of this job: ``current().log("fetched")``.
+    log: ClassVar[Door[WriteLog]] = Door("taskcore.progress:WriteLog")
 
     @property
     def job_id(self) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from enum import IntEnum
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import anyio
 import msgspec
@@ -167,6 +167,14 @@ def _trail_of(delivery: Delivery) -> Trail:
         return NOTHING_YET
 
 
+class LeftOpen(Protocol):
+    """What a function may leave open: an async generator, or what it tells of itself."""
+
+    def aclose(self) -> Awaitable[object]:
+        """Close it."""
+        ...
+
+
 class Slot:
     """One of the coroutines that run jobs, one job at a time, as long as the worker lives.
 
@@ -180,22 +188,22 @@ class Slot:
         self.scope_is_used_up = False  #: it was cancelled
         self.isolation = new_isolation()  #: runs the job's own code
         self.context: Context | None = None  #: of the job whose function runs
-        self.dropped: list[AsyncGenerator[Any, Any]] = []  #: what that function has left open
+        self.dropped: list[LeftOpen] = []  #: what that function has left open
         self.job: Execution | None = None
         self.deadline: float | None = None
         self.why: Why | None = None  #: the reason for which the job is interrupted
         self.outcome: Outcome | None = None  #: what the job's code came to, in case that its task is cancelled then
 
     async def close_dropped(self) -> None:
-        """Close the async generators that the function has left open; log what cannot be closed."""
+        """Close what the function has left open; log what cannot be closed."""
         while self.dropped:
-            generator = self.dropped.pop()
+            left = self.dropped.pop()
             try:
-                await generator.aclose()
+                await left.aclose()
             except* GeneratorExit:  # what closes a generator comes out of a task group inside of it
                 pass
             except* Exception:
-                log.exception("job %s left %s open, and it cannot be closed", self.job and self.job.id, generator)
+                log.exception("job %s left %s open, and it cannot be closed", self.job and self.job.id, left)
 
     def interrupt(self, why: Why) -> None:
         """End what runs here, for this reason; the first reason counts."""

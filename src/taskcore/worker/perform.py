@@ -95,7 +95,8 @@ class Performer:
         try:
             job.arguments = task.contract.unpack(envelope.args, envelope.version)
         except InvalidArguments as error:
-            return Malformed("; ".join((error.what, *error.public_facts)))
+            why = "; ".join((error.what, *error.public_facts))
+            return Unregistered(why, self._clock()) if error.only_unknown else Malformed(why)
         if envelope.key is not None:
             early = await self.admission.acquire_key(job, task, envelope.key, _fence(job))
             if early is not None:
@@ -185,7 +186,10 @@ class Performer:
             if slot.dropped:
                 await slot.close_dropped()
         except BaseException as error:  # noqa: BLE001 - raised again if it does not belong to the job
-            return self.failures.outcome_of(error, job, slot)
+            slot.outcome = self.failures.outcome_of(error, job, slot)
+            if slot.dropped:
+                await slot.close_dropped()
+            return slot.outcome
         finally:
             slot.deadline = slot.context = None
             quarantine.running -= 1

@@ -159,7 +159,7 @@ class Worker:
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
 
     async def _ask(self, pool: Pool) -> None:
-        await self._backend.admin.stats(pool.queues[0])
+        await self._backend.admin.stats(pool.queues[:1])
 
     def _consume(self, pool: Pool) -> AbstractAsyncContextManager[Source]:
         return self._backend.consume(pool.queues, lease=self._options.lease)

@@ -39,12 +39,12 @@ async def test_stats(backend):
         await source.settle([(first, Bury("r", b""))])
         await anyio.sleep(10)
 
-        assert await backend.admin.stats("q") == QueueStats(ready=1, leased=1, scheduled=1, dead=1, oldest=10.0)
+        assert await backend.admin.stats(["q"]) == [QueueStats(ready=1, leased=1, scheduled=1, dead=1, oldest=10.0)]
         await source.settle([(second, ACK)])
         await anyio.sleep(100)
-        assert await backend.admin.stats("q") == QueueStats(ready=2, leased=0, scheduled=0, dead=1, oldest=110.0)
+        assert await backend.admin.stats(["q"]) == [QueueStats(ready=2, leased=0, scheduled=0, dead=1, oldest=110.0)]
         assert await backend.admin.queues() == ["other", "q"]
-        assert await backend.admin.stats("nowhere") == QueueStats(ready=0, leased=0, scheduled=0, dead=0)
+        assert await backend.admin.stats(["nowhere"]) == [QueueStats(ready=0, leased=0, scheduled=0, dead=0)]
 
 
 async def test_the_oldest_job_stays_the_oldest(backend):
@@ -56,7 +56,7 @@ async def test_the_oldest_job_stays_the_oldest(backend):
         await anyio.sleep(10)
         await source.settle([(mine, RELEASE)])
 
-        assert (await backend.admin.stats("q")).oldest == pytest.approx(20.0)
+        assert (await backend.admin.stats(["q"]))[0].oldest == pytest.approx(20.0)
 
 
 async def test_locate(backend):
@@ -98,8 +98,8 @@ async def test_purge(backend):
         await anyio.sleep(LEASE - 1)
 
         assert await backend.admin.purge("q") == 3
-        assert await backend.admin.stats("q") == QueueStats(ready=0, leased=1, scheduled=0, dead=1)
-        assert (await backend.admin.stats("other")).ready == 1
+        assert await backend.admin.stats(["q"]) == [QueueStats(ready=0, leased=1, scheduled=0, dead=1)]
+        assert (await backend.admin.stats(["other"]))[0].ready == 1
         assert await backend.admin.purge("nowhere") == 0
 
 
@@ -132,7 +132,7 @@ async def test_replaying_drops_the_letter(backend):
     [letter] = await backend.admin.letters("q", limit=4)
     await backend.admin.replay(letter.id, job("new"))
 
-    assert await backend.admin.stats("q") == QueueStats(ready=1, leased=0, scheduled=0, dead=0, oldest=0.0)
+    assert await backend.admin.stats(["q"]) == [QueueStats(ready=1, leased=0, scheduled=0, dead=0, oldest=0.0)]
 
 
 async def test_deleting_a_queue(backend):
@@ -168,7 +168,7 @@ async def test_cancelling_receive_loses_nothing(backend):
                 for _ in range(switches % 6):
                     await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
-        stats = await backend.admin.stats("q")
+        [stats] = await backend.admin.stats(["q"])
         assert stats.ready + stats.leased + len(settled) == 20
 
         with anyio.move_on_after(3 * LEASE):

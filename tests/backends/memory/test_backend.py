@@ -200,7 +200,7 @@ async def test_ack(backend):
         await anyio.sleep(10 * LEASE)
 
         assert await now_or_never(source) == []
-        assert (await backend.admin.stats("q")).leased == 0
+        assert (await backend.admin.stats(["q"]))[0].leased == 0
 
 
 async def test_retry(backend):
@@ -266,11 +266,11 @@ async def test_a_lost_lease_changes_nothing(backend, verdict):
         await anyio.sleep(LEASE)
         assert await source.settle([(old, verdict)]) == [old]
         assert await source.extend([old]) == [old]
-        assert (await backend.admin.stats("q")).ready == 1
+        assert (await backend.admin.stats(["q"]))[0].ready == 1
 
         [new] = await source.receive(1)
         assert await source.settle([(old, verdict)]) == [old]
-        assert (await backend.admin.stats("q")).leased == 1
+        assert (await backend.admin.stats(["q"]))[0].leased == 1
         assert await source.settle([(new, ACK)]) == []
         assert await source.settle([(new, verdict), (old, verdict)]) == [new, old]
 

@@ -64,7 +64,7 @@ async def test_receive_asks_for_no_more_than_it_was_asked_for(nats: NatsServer, 
             found = [*await source.receive(2)]
             while len(found) < 2:
                 found += await source.receive(2 - len(found))
-            stats = await backend.admin.stats(queue)
+            [stats] = await backend.admin.stats([queue])
             assert (stats.ready, stats.leased) == (8, 2)
             rest: list[Any] = []
             with anyio.fail_after(3):
@@ -110,7 +110,7 @@ async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, failpoint
                         seen += [one.trail for one in found]
                         await heir.settle([(one, ACK) for one in found])
             assert seen == ([b"new"] if isinstance(verdict, Reschedule) else [])
-            stats = await other.admin.stats("q")
+            [stats] = await other.admin.stats(["q"])
             assert (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, isinstance(verdict, Bury))
 
 
@@ -343,4 +343,4 @@ async def test_one_of_two_claims_succeeds(nats: NatsServer, queue: str, late_fir
         claims = [(frozen, late), (second, held)] if late_first else [(second, held), (frozen, late)]
         lost = [bool(await source.settle([(delivery, CLAIM)])) for source, delivery in claims]
         assert lost == [False, True]
-        assert (await backend.admin.stats(queue)).ready == 0
+        assert (await backend.admin.stats([queue]))[0].ready == 0

@@ -51,7 +51,7 @@ async def test_a_cut_around_the_answer(nats: NatsServer, proxy: ChaosProxy, queu
                     if not isinstance(answer, Uncertain):
                         break
             assert isinstance(answer, Stored | Duplicate)
-        assert (await other.admin.stats(queue)).ready == 7
+        assert (await other.admin.stats([queue]))[0].ready == 7
 
 
 async def test_a_cut_on_the_way_to_the_worker(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
@@ -69,7 +69,7 @@ async def test_a_cut_on_the_way_to_the_worker(nats: NatsServer, proxy: ChaosProx
                         await source.settle([(one, ACK) for one in found])
                     except BrokerUnavailable:  # perhaps settled, perhaps not
                         continue
-        assert (await sender.admin.stats(queue)).ready == 0
+        assert (await sender.admin.stats([queue]))[0].ready == 0
 
 
 async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
@@ -109,7 +109,7 @@ async def test_a_half_open_connection_is_replaced(nats: NatsServer, proxy: Chaos
             proxy.black_hole()
             began = anyio.current_time()
             with pytest.raises(BrokerUnavailable):
-                await backend.admin.stats(queue)
+                await backend.admin.stats([queue])
             assert anyio.current_time() - began < 7
             await sender.publish([Outgoing(queue, "j", b"job")])
             await anyio.sleep(6)
@@ -208,7 +208,7 @@ async def test_foreign_headers_and_subjects(nats: NatsServer, queue: str) -> Non
             while len(again) < 2:
                 again += await source.receive(10)
         assert not await source.settle([(one, ACK) for one in again])
-        assert (await backend.admin.stats(queue)).dead == 1
+        assert (await backend.admin.stats([queue]))[0].dead == 1
 
 
 async def test_a_flapping_connection_leaks_nothing(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:

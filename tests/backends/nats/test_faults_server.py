@@ -95,7 +95,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
             assert sorted((one.envelope, one.trail) for one in found if one.trail) == [(retried.envelope, b"again")]
             await settle(source, [*found, kept])
             with anyio.fail_after(15):  # a killed server forgets the latest ends, not their effect: until leases end
-                while (await backend.admin.stats("q")).leased:
+                while (await backend.admin.stats(["q"]))[0].leased:
                     await nothing(source)
         [letter] = await backend.admin.letters("q", limit=10)
         assert (letter.envelope, letter.trail, letter.reason) == (buried.envelope, b"trail", "why")
@@ -107,7 +107,7 @@ async def test_calls_end_while_a_server_hangs(server: NatsServer) -> None:
         await put(backend, jobs(2))
         held = await take(source, 1)
         server.pause()
-        for call in (backend.publish(jobs(1)), backend.admin.stats("q"), source.settle([(held[0], ACK)])):
+        for call in (backend.publish(jobs(1)), backend.admin.stats(["q"]), source.settle([(held[0], ACK)])):
             began = anyio.current_time()
             try:
                 answers: Any = await call
@@ -180,7 +180,7 @@ async def test_deleted_streams_and_consumers_are_created_again(
         assert len({one.envelope for one in found}) == 1  # both jobs have the same bytes
         await source.settle([(held, ACK)])
         await settle(source, found)
-        stats = await backend.admin.stats("q")
+        [stats] = await backend.admin.stats(["q"])
         assert stats.ready + stats.leased == 0
     alarms = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [f"the {what} of queue q was deleted" in record.message for record in alarms] == [True]

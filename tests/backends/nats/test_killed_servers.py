@@ -40,7 +40,7 @@ async def counts(backend: Backend, wanted: QueueStats) -> QueueStats:
     with anyio.move_on_after(15):
         while found != wanted:
             try:
-                found = await backend.admin.stats("q")
+                [found] = await backend.admin.stats(["q"])
             except BrokerUnavailable:
                 await anyio.sleep(0.1)
     assert found is not None

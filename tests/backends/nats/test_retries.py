@@ -51,7 +51,7 @@ async def everything(source: Source, seconds: float) -> list[bytes]:
 
 async def is_empty(backend: Backend) -> bool:
     """Tell whether nothing of the queue is left."""
-    stats = await backend.admin.stats("q")
+    [stats] = await backend.admin.stats(["q"])
     return (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, 0)
 
 
@@ -100,7 +100,7 @@ async def test_a_timer_that_dies_before_the_end_of_what_it_moved(url: str) -> No
         with crash_at("nats.timer.moved"):
             async with dying.consume(["q"], lease=30.0):
                 await anyio.sleep(0.8)
-        stats = await other.admin.stats("q")
+        [stats] = await other.admin.stats(["q"])
         assert (stats.ready, stats.scheduled) == (1, 1)
         async with other.consume(["q"], lease=30.0) as source:
             assert await everything(source, 7.0) == [b"trail"]
@@ -124,7 +124,7 @@ async def test_a_timer_that_is_stopped_finishes_its_move(url: str, monkeypatch: 
         async with leaving.consume(["q"], lease=30.0):
             with anyio.fail_after(5.0):
                 await moving.wait()
-        stats = await other.admin.stats("q")
+        [stats] = await other.admin.stats(["q"])
         assert (stats.ready, stats.scheduled) == (1, 0)
 
 

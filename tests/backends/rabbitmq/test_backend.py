@@ -419,7 +419,7 @@ async def test_no_stale_delivery_after_a_lost_connection(node):
                 assert len(await source.settle([(delivery, ACK) for delivery in held])) == 6
                 assert {delivery.redeliveries for delivery in found} == {1}
                 assert not await source.settle([(delivery, ACK) for delivery in found])
-            assert (await backend.admin.stats("cut")).ready == 0
+            assert (await backend.admin.stats(["cut"]))[0].ready == 0
             await backend.admin.delete("cut")
 
 

@@ -33,6 +33,7 @@ NEVER = {
     "an_interrupted_cancel_can_be_repeated",
     "an_outcome_never_changes",
     "statuses_are_the_same_words",
+    "jobs_are_shown_without_being_taken",
 }
 #: And what classic queues cannot do besides: they do not count redeliveries.
 NEVER_CLASSIC = NEVER | {

@@ -41,7 +41,7 @@ async def test_a_queue_whose_leader_is_away(node: RabbitServer):
         answers: list[Any] = []
 
         async def ask() -> None:
-            answers.append(await backend.admin.stats("away"))
+            answers.extend(await backend.admin.stats(["away"]))
 
         async with anyio.create_task_group() as group, leaderless(node, "away"):
             assert await backend._connections.admin.count(layout.job_queue("away")) == 0, "nothing to be tested here"  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ async def test_a_queue_whose_leader_is_away(node: RabbitServer):
             await anyio.sleep(0.5)  # in which the server has said it again
             assert not answers
         assert answers[0].ready >= 1
-        assert (await backend.admin.stats("away")).ready == 5
+        assert (await backend.admin.stats(["away"]))[0].ready == 5
         await backend.admin.delete("away")
 
 
@@ -60,10 +60,10 @@ async def test_a_count_that_is_unknown(node: RabbitServer):
         async with leaderless(node, "unknown"):
             began = anyio.current_time()
             with pytest.raises(BrokerUnavailable):
-                await backend.admin.stats("unknown")
+                await backend.admin.stats(["unknown"])
             assert anyio.current_time() - began < 4.0
         with anyio.fail_after(10):
-            while (await backend.admin.stats("unknown")).ready != 1:  # noqa: ASYNC110 - it has no event
+            while (await backend.admin.stats(["unknown"]))[0].ready != 1:  # noqa: ASYNC110 - it has no event
                 await anyio.sleep(0.05)
         await backend.admin.delete("unknown")
 
@@ -111,12 +111,12 @@ async def test_a_job_that_arrives_during_the_check(node: RabbitServer, monkeypat
             return 0
 
         monkeypatch.setattr(admin, "count", too_early)
-        assert (await backend.admin.stats("looked")).ready >= 1
+        assert (await backend.admin.stats(["looked"]))[0].ready >= 1
         found: list[Any] = []
         with anyio.fail_after(5):
             while len(found) < 3:
                 found += await source.receive(3)
         assert {one.envelope for one in found} == {b"0", b"1", b"2"}
         assert await source.settle([(one, ACK) for one in found]) == []
-        assert (await backend.admin.stats("looked")).ready == 0
+        assert (await backend.admin.stats(["looked"]))[0].ready == 0
         await backend.admin.delete("looked")

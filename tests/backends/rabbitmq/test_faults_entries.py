@@ -110,7 +110,7 @@ async def test_every_verdict_on_what_is_too_large(node: RabbitServer, kind: str,
         letters = await letters_of(backend, queue, int(stays))
         assert [letter.envelope for letter in letters] == [huge] * stays
         assert not stays or "too large" in letters[0].reason
-        assert (await backend.admin.stats(queue)).ready == 0
+        assert (await backend.admin.stats([queue]))[0].ready == 0
         await backend.admin.delete(queue)
 
 
@@ -242,7 +242,7 @@ async def test_a_clock_that_stood_still(node: RabbitServer):
                     while await source.settle(verdicts) != mine:  # noqa: ASYNC110 - until it has heard of it
                         await anyio.sleep(0.05)
                 assert await heir.settle([(one, ACK) for one in theirs]) == []
-                assert (await other.admin.stats("stood")).ready == 0
+                assert (await other.admin.stats(["stood"]))[0].ready == 0
                 assert await other.admin.letters("stood", limit=1) == []
                 await other.admin.delete("stood")
 

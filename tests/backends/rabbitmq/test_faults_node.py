@@ -100,7 +100,7 @@ async def test_while_the_node_is_down_calls_end_and_later_work_again(running):
                 for call in (
                     lambda: backend.publish(jobs("down", 1)),
                     lambda: source.receive(1),
-                    lambda: backend.admin.stats("down"),
+                    lambda: backend.admin.stats(["down"]),
                     lambda: backend.admin.letters("down", limit=1),
                 ):
                     with pytest.raises(BrokerUnavailable):
@@ -122,7 +122,7 @@ async def test_a_frozen_node_holds_no_caller_up(running):
             answers = await backend.publish(jobs("frozen", 3))
             assert all(isinstance(answer, Uncertain) for answer in answers)
             with pytest.raises(BrokerUnavailable):
-                await backend.admin.stats("frozen")
+                await backend.admin.stats(["frozen"])
         running.resume()
         await until_stored(backend, jobs("frozen", 1)[0])
 
@@ -176,7 +176,7 @@ async def test_a_message_above_the_limit_of_the_node_concerns_no_other(running):
                 again = await take(source, 2)
                 assert {delivery.envelope for delivery in again} == {job.envelope for job in small}
                 assert not await source.settle([(delivery, ACK) for delivery in again])
-            assert (await backend.admin.stats("sizes")).dead == 1
+            assert (await backend.admin.stats(["sizes"]))[0].dead == 1
     finally:
         await running.control("eval", limit.format(134_217_728))
 

@@ -70,7 +70,7 @@ async def test_foreign_entries(shared: RedisServer):
             await play.quiet()
         async with open_backend(shared.url) as backend:
             letters = await backend.admin.letters(play.queue, limit=100)
-            stats = await backend.admin.stats(play.queue)
+            [stats] = await backend.admin.stats([play.queue])
             assert {letter.reason.partition(":")[0] for letter in letters} == {"malformed"}
             assert stats.dead == len(letters) == len(FOREIGN)
             bodies = {letter.envelope for letter in letters}
@@ -95,7 +95,7 @@ async def test_every_verdict_on_a_foreign_entry(own: RedisServer, verdict: Verdi
                 [delivery] = await source.receive(10)
             assert b"ours" in delivery.envelope
             assert await source.settle([(delivery, ACK)]) == []
-        stats = await backend.admin.stats("q")
+        [stats] = await backend.admin.stats(["q"])
         assert (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, int(isinstance(verdict, Bury)))
         left = {name.decode() for name in await command(own.port, "KEYS", key("q", "*"))}
         assert left <= {key("q", part) for part in ("jobs", "letters", "wake", "ended", "ended_before")}
@@ -132,7 +132,7 @@ async def test_leased_entries_vanish(shared: RedisServer, how: str, caplog: pyte
         with anyio.move_on_after(1.5):
             pytest.fail(f"vanished jobs were handed out: {await source.receive(4)}")
         assert any("have disappeared" in alarm for alarm in alarms(caplog)), "the others follow after their lease"
-        stats = await backend.admin.stats(queue)
+        [stats] = await backend.admin.stats([queue])
         assert (stats.ready, stats.leased, stats.scheduled) == (0, 0, 0)
 
 

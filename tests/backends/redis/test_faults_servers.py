@@ -223,7 +223,7 @@ async def test_memory_is_full(own: RedisServer):
         [letter] = await backend.admin.letters("q", limit=10)
         assert (letter.reason, letter.trail, letter.envelope) == ("because", b"trail", b"x" * 100)
         assert await source.settle([(one, ACK) for one in rest]) == []
-        stats = await backend.admin.stats("q")
+        [stats] = await backend.admin.stats(["q"])
         assert (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, 1)
         assert await backend.admin.drop(letter.id)
         await command(own.port, "CONFIG", "SET", "maxmemory", 0)
@@ -249,7 +249,7 @@ async def test_workers_empty_a_full_server(own: RedisServer):
             declare(plain, play.history, play.queue, "plain")
             async with plain.running():
                 await play.quiet()
-            assert (await backend.admin.stats(play.queue)).dead == 5
+            assert (await backend.admin.stats([play.queue]))[0].dead == 5
         await command(own.port, "CONFIG", "SET", "maxmemory", 0)
         await play.check()
 

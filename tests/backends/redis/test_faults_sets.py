@@ -210,7 +210,7 @@ async def test_half_way_moved():
             lambda: backend.publish([Outgoing("q", "new", b"x")]),
             lambda: source.settle([(held, ACK)]),
             lambda: source.receive(5),
-            lambda: backend.admin.stats("q"),
+            lambda: backend.admin.stats(["q"]),
         )
         for verb in verbs:
             with anyio.fail_after(5), pytest.raises(BrokerUnavailable, match="being moved"):

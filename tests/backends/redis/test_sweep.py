@@ -20,7 +20,7 @@ import pytest
 
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
-from taskcore.backend import Backend, Delivery, Outgoing, QueueStats, Source, Stored, Uncertain
+from taskcore.backend import Backend, Delivery, Outgoing, Source, Stored, Uncertain
 from taskcore.backends.redis import layout as keys
 from taskcore.conformance.crash_sweep.sweep import cases
 from taskcore.conformance.harness import Harness
@@ -77,7 +77,7 @@ async def holding(url: str) -> AsyncIterator[tuple[Backend, Source, Sequence[Del
 async def counts(server: RedisServer) -> dict[str, Any]:
     """Count everything that the queue's keys hold."""
     async with open_backend(server.url) as backend:
-        stats: QueueStats = await backend.admin.stats("q")
+        [stats] = await backend.admin.stats(["q"])
     sizes = {
         part: await command(server.port, size, f"tc:{{q}}:{part}")
         for part, size in {
@@ -155,7 +155,7 @@ async def test_a_server_that_dies_between_command_and_reply(own: RedisServer, ve
         async with open_backend(own.url) as other:
             await other.publish([Outgoing("q", f"waiting-{number}", b"x") for number in range(2)])
         await source.extend(held)  # every connection that will be used is there, and every script
-        await backend.admin.stats("q")
+        await backend.admin.stats(["q"])
         for script in vars(keys).values():
             if isinstance(script, Script):
                 await command(own.port, "SCRIPT", "LOAD", script.text)

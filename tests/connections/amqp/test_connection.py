@@ -122,7 +122,7 @@ def test_the_second_node_is_used(node):
 
     async def main():
         async with RabbitBackend(f"amqp://guest:guest@127.0.0.1:1,127.0.0.1:{node.port}/") as backend:
-            return await backend.admin.stats("nothing")
+            return await backend.admin.stats(["nothing"])
 
     assert anyio.run(main).ready == 0
 

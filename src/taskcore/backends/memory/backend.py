@@ -11,13 +11,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
-from typing import Self
+from typing import Literal, Self
 
 import anyio
 import anyio.lowlevel
 
-from taskcore.backend import Delivery, Features, Letter, Outgoing, Place, Published, QueueStats, Refused
-from taskcore.backends.memory.ledger import DEDUP_WINDOW, LEASED, READY, SCHEDULED, Ledger, letter_number
+from taskcore.backend import (
+    Delivery,
+    Features,
+    Letter,
+    LetterWalk,
+    Outgoing,
+    Place,
+    Published,
+    QueueStats,
+    Refused,
+    WaitingJob,
+)
+from taskcore.backends.letter_walks import PlainWalk
+from taskcore.backends.memory.ledger import DEDUP_WINDOW, Ledger, letter_number
 from taskcore.lifecycle import Verdict
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, passed
 from taskcore.toolkit.urls import read_options, refuse_url, split_url, whole
@@ -42,6 +54,7 @@ FEATURES = Features(
     locate="native",
     dead_letters="native",
     atomic_retry=True,
+    peek="native",
 )
 
 
@@ -181,22 +194,17 @@ class MemoryAdmin:
         """Return the queues that exist."""
         return sorted(self._ledger.queues)
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Return how full the queue is."""
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Return how full each queue is."""
         now = anyio.current_time()
         self._ledger.advance(now)
-        found = self._ledger.queues.get(queue)
-        if found is None:
-            return QueueStats(ready=0, leased=0, scheduled=0, dead=0)
-        oldest = next((now - job.since for job in found.ready if job.place is READY), None)
-        counts = found.counts
-        return QueueStats(
-            ready=counts[READY],
-            leased=counts[LEASED],
-            scheduled=counts[SCHEDULED],
-            dead=len(found.letters),
-            oldest=oldest,
-        )
+        return [self._ledger.stats(queue, now) for queue in queues]
+
+    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
+        """Return the jobs that come next."""
+        now = anyio.current_time()
+        self._ledger.advance(now)
+        return self._ledger.peek(queue, place, limit, now)
 
     async def purge(self, queue: str) -> int:
         """Delete all ready and scheduled jobs of the queue; return how many."""
@@ -217,6 +225,11 @@ class MemoryAdmin:
         letters = (one for one in (found.letters.values() if found else ()) if letter_number(one.id) > behind)
         return list(islice(letters, limit))
 
+    @asynccontextmanager
+    async def walk(self, queue: str) -> AsyncIterator[LetterWalk]:
+        """Begin a pass over dead letters."""
+        yield MemoryWalk(self, self._ledger, queue)
+
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Return where the job is now."""
         return self._ledger.locate(queue, job_id, anyio.current_time())
@@ -235,6 +248,22 @@ class MemoryAdmin:
     async def drop(self, letter_id: str) -> bool:
         """Delete a dead letter; return whether it was there."""
         return self._ledger.drop(letter_id)
+
+
+class MemoryWalk(PlainWalk):
+    """A pass over the dead letters that a queue has now."""
+
+    def __init__(self, admin: MemoryAdmin, ledger: Ledger, queue: str) -> None:
+        super().__init__(admin)
+        self._ledger = ledger
+        found = ledger.queues.get(queue)
+        self._ids = iter(list(found.letters) if found is not None else ())
+
+    async def page(self, limit: int) -> Sequence[Letter]:
+        """Return the next letters that are still there."""
+        await anyio.lowlevel.checkpoint()
+        still = (letter for letter in map(self._ledger.letter, self._ids) if letter is not None)
+        return list(islice(still, limit))
 
 
 def _read_limit(url: str) -> int:

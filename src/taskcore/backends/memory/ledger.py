@@ -16,13 +16,24 @@ import heapq
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from itertools import count
+from itertools import count, islice
 from typing import Final, assert_never
 
 import anyio
 import msgspec
 
-from taskcore.backend import DUPLICATE, STORED, Delivery, Letter, Outgoing, Place, Published, Refused
+from taskcore.backend import (
+    DUPLICATE,
+    STORED,
+    Delivery,
+    Letter,
+    Outgoing,
+    Place,
+    Published,
+    QueueStats,
+    Refused,
+    WaitingJob,
+)
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = ["DEDUP_WINDOW", "LEASED", "READY", "SCHEDULED", "Ledger", "letter_number"]
@@ -245,6 +256,27 @@ class Ledger:
         for job in [job for job in self._jobs.values() if job.queue.name == queue]:
             self._end(job, now)
         self.queues.pop(queue, None)
+
+    def stats(self, queue: str, now: float) -> QueueStats:
+        """Return how full a queue is."""
+        found = self.queues.get(queue)
+        if found is None:
+            return QueueStats(ready=0, leased=0, scheduled=0, dead=0)
+        oldest = next((now - job.since for job in found.ready if job.place is READY), None)
+        ready, scheduled, leased, _ = found.counts
+        return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=len(found.letters), oldest=oldest)
+
+    def peek(self, queue: str, place: str, limit: int, now: float) -> list[WaitingJob]:
+        """Return the next jobs of a queue that are ready, or scheduled."""
+        found = self.queues.get(queue)
+        if found is None:
+            return []
+        if place == "ready":
+            ready = islice((job for job in found.ready if job.place is READY), limit)
+            return [WaitingJob(envelope=job.envelope, trail=job.trail) for job in ready]
+        timers = (one for one in self._due if one[2].queue is found and one[2].place is SCHEDULED)
+        soonest = heapq.nsmallest(limit, (one for one in timers if one[2].expires == one[0]))
+        return [WaitingJob(envelope=job.envelope, trail=job.trail, due=due - now) for due, _, job in soonest]
 
     def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter of any queue."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from taskcore.backend import Place, QueueStats
+from taskcore.backend import Place, QueueStats, WaitingJob
+from taskcore.backends.nats.delays import delay_of
 from taskcore.backends.nats.layout import QueueStream
 from taskcore.backends.nats.letters import NatsLetters
-from taskcore.backends.nats.messages import job_token, queue_of
+from taskcore.backends.nats.messages import job_token, queue_of, unpack
 from taskcore.connections.nats import Message, NatsLink, encode_message, header_of, jetstream, number_of
+from taskcore.toolkit.batching import gather_limited
 
 __all__ = ["NatsAdmin"]
 
+AT_ONCE = 50  #: queues that are counted at a time
+BEYOND = 1 << 40  #: of the subjects of a stream, more than there can be
 DUE_TIME = 0.1  #: seconds in which a scheduled job that was just due has become a ready one
 DELETE_BATCH = 500
 HELD_TIMEOUT = 0.3  #: seconds in which a worker that has handed a job out says so
@@ -35,8 +39,11 @@ class NatsAdmin(NatsLetters):
                 found |= {queue_of(name.removeprefix(start)) for name in names if name.startswith(start)}
         return sorted(found)
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Count the jobs of the queue."""
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Count the jobs of each queue."""
+        return await gather_limited(self._stats, queues, limit=AT_ONCE)
+
+    async def _stats(self, queue: str) -> QueueStats:
         names = self._streams.named(queue)
         before = jetstream.wall_clock()
         stream, consumer, dead = await self._link.api_all(
@@ -50,8 +57,8 @@ class NatsAdmin(NatsLetters):
         if "error" in stream:
             return QueueStats(ready=0, leased=0, scheduled=0, dead=buried)
         total = int(stream["state"]["messages"])
-        if "error" in consumer:  # no worker ever took jobs: count by subject
-            ready, leased, first = await self._count(names), 0, 0
+        if "error" in consumer:  # no worker ever took jobs
+            ready, leased, first = max(total - await self._scheduled(names), 0), 0, 0
         else:
             ready, leased = int(consumer["num_pending"]), int(consumer["num_ack_pending"])
             first = int(consumer["delivered"]["stream_seq"])
@@ -63,12 +70,24 @@ class NatsAdmin(NatsLetters):
         scheduled = max(total - ready - leased, 0)
         return QueueStats(ready=ready, leased=leased, scheduled=scheduled, dead=buried, oldest=age)
 
-    async def _count(self, names: QueueStream) -> int:
-        """Count the jobs of the ready part by their subjects."""
-        body, found = {"subjects_filter": f"{names.ready}*"}, 0
-        async for page in self._link.pages(f"STREAM.INFO.{names.name}", body):
-            found += sum(int(number) for number in (page["state"].get("subjects") or {}).values())
-        return found
+    async def _scheduled(self, names: QueueStream) -> int:
+        """Count scheduled jobs by their subjects: of a page beyond the last one the server tells the total alone."""
+        beyond = {"subjects_filter": f"{names.scheduled}*", "offset": BEYOND}
+        return int((await self._link.api(f"STREAM.INFO.{names.name}", beyond)).get("total", 0))
+
+    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
+        """Return the jobs that come next; of scheduled ones those that were sent first."""
+        names, start = self._streams.named(queue), 1
+        subjects = f"{names.ready if place == 'ready' else names.scheduled}*"
+        if place == "ready" and "error" not in (consumer := await self._worker(names)):
+            start = int(consumer["delivered"]["stream_seq"]) + 1
+        found = await jetstream.messages_from(self._link, names.name, subjects, start=start, limit=limit)
+        now = jetstream.wall_clock()
+        jobs: list[WaitingJob] = []
+        for one in found:
+            packed, due = unpack(one.body, one.headers), None if place == "ready" else max(_due_of(one) - now, 0.0)
+            jobs.append(WaitingJob(envelope=packed.envelope, trail=packed.trail, due=due))
+        return jobs
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Say where the job is; a lease that ran out counts as one until the job is handed out again."""
@@ -178,8 +197,13 @@ def _was_handed_out(number: int, consumer: Mapping[str, Any]) -> bool:
 
 
 def _is_due_soon(found: jetstream.StoredMessage) -> bool:
+    return _due_of(found) - jetstream.wall_clock() < SOON
+
+
+def _due_of(found: jetstream.StoredMessage) -> float:
+    """Return when a scheduled job is due, in seconds since the epoch; 0 if another program made its schedule."""
     moment = header_of(found.headers, b"Nats-Schedule").removeprefix(b"@at ").decode("ascii", "replace")
     try:
-        return not moment or jetstream.broker_time(moment) - jetstream.wall_clock() < SOON
-    except (ValueError, OverflowError):  # a schedule of another program
-        return True
+        return jetstream.broker_time(moment) if moment else found.time + delay_of(found.headers)
+    except (ValueError, OverflowError):
+        return 0.0

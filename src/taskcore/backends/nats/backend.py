@@ -35,6 +35,7 @@ FEATURES = Features(
     locate="native",
     dead_letters="native",
     atomic_retry=False,
+    peek="native",
 )
 
 

@@ -113,7 +113,7 @@ class DelayTimer:
                 return
         if self._stopping.is_set():  # what is waiting is handed over; parked now, it might come back to us once more
             return
-        now = await self._stream.clock.now()
+        now = await self._stream.clock.earliest()
         due: list[Receipt] = []
         parked: list[bytes] = []
         while consumer.waiting:

@@ -6,9 +6,11 @@ The id of a letter is ``queue/number/job``: its number in the stream, and the jo
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from taskcore.backend import Letter, Outgoing, Published, Refused, Uncertain
+from taskcore.backends.letter_walks import PagedWalk
 from taskcore.backends.nats.layout import QueueStreams
 from taskcore.backends.nats.messages import unpack
 from taskcore.backends.nats.publish import publish
@@ -28,18 +30,18 @@ class NatsLetters:
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
         """Return dead letters, oldest first, a page at a time."""
-        stream = self._streams.named(queue)
-        letters: list[Letter] = []
-        place = _place_of(after) if after else None
-        number = place[1] if place is not None else 0
-        while len(letters) < limit:
-            subjects = f"{stream.dead}*.*"
-            found = await jetstream.find_message(self._link, stream.dead_name, seq=number + 1, next_by_subj=subjects)
-            if found is None:
-                break
-            number = found.number
-            letters.append(_letter(queue, found))
-        return letters
+        stream, start = self._streams.named(queue), letter_number(after or "") + 1
+        found = await jetstream.messages_from(
+            self._link, stream.dead_name, f"{stream.dead}*.*", start=start, limit=limit
+        )
+        return [_letter(queue, one) for one in found]
+
+    @asynccontextmanager
+    async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
+        """Begin a pass over dead letters."""
+        info = await self._link.api(f"STREAM.INFO.{self._streams.named(queue).dead_name}")
+        newest = 0 if "error" in info else int(info["state"]["last_seq"])
+        yield PagedWalk(self, queue, letter_number, newest)
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""
@@ -75,6 +77,12 @@ def _letter(queue: str, found: jetstream.StoredMessage) -> Letter:
         reason=packed.reason.decode("utf-8", "replace"),
         when=found.time,
     )
+
+
+def letter_number(letter_id: str) -> int:
+    """Return a letter's number in its stream, by which letters are in order."""
+    place = _place_of(letter_id)
+    return 0 if place is None else place[1]
 
 
 def _token_of(letter: jetstream.StoredMessage) -> str:

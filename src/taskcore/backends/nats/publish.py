@@ -93,7 +93,7 @@ async def waiting(stream: QueueStream, token: bytes, delay: float) -> bytes:
     """Return the headers that make a job wait."""
     if not stream.native:
         return b"Tc-Delay: %.6f\r\n" % delay
-    moment = at(await stream.clock.now() + delay).encode()
+    moment = at(await stream.clock.latest() + delay).encode()
     return b"Nats-Schedule: %b\r\nNats-Schedule-Target: %b%b\r\n" % (moment, stream.ready_bytes, token)
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from taskcore.backend import DUPLICATE, Letter, Outgoing, Place, Published, QueueStats, Stored
+from taskcore.backend import DUPLICATE, Letter, Outgoing, Place, Published, QueueStats
 from taskcore.backends.rabbitmq.layout import LEVELS, QueueOptions, dead_queue, job_queue, level
-from taskcore.backends.rabbitmq.letters import browse_names, browse_page, find_letter, letter_of, queue_of
-from taskcore.backends.rabbitmq.messages import message_of
+from taskcore.backends.rabbitmq.letters import RabbitWalk, browse_names, browse_page, queue_of, walk_letters
 from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.source import RabbitSource
-from taskcore.connections.amqp.admin_channel import AdminChannel
+from taskcore.connections.amqp.admin_channel import CALLS_AT_ONCE, AdminChannel
 from taskcore.connections.amqp.connection import Connector, ReconnectingConnection
-from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.logging import logger
 
 __all__ = ["Connections", "RabbitAdmin"]
@@ -58,13 +58,16 @@ class RabbitAdmin:
         known = await browse_names(self._admin)
         return sorted([queue for queue in known if await self._admin.count(job_queue(queue)) is not None])
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Count ready jobs, dead letters, and the jobs that this connection holds.
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Count ready jobs, dead letters, and the jobs that this connection holds, in each queue.
 
         Not counted: dead letters that are being browsed, and those of a queue whose node has just started.
 
-        :raises BrokerUnavailable: the ready jobs cannot be counted, because the queue has no leader.
+        :raises BrokerUnavailable: the ready jobs cannot be counted, because a queue has no leader.
         """
+        return await gather_limited(self._stats, queues, limit=CALLS_AT_ONCE)
+
+    async def _stats(self, queue: str) -> QueueStats:
         while True:
             before = self._held(queue)
             ready = await self._ready(queue)
@@ -74,7 +77,7 @@ class RabbitAdmin:
             if ready or held or not before:  # else a job that was held may be ready again
                 break
         dead = await self._admin.count(dead_queue(queue))
-        return QueueStats(ready=ready, leased=held, scheduled=0, dead=dead or 0)
+        return QueueStats(ready=ready, leased=held or None, scheduled=None, dead=dead or 0)
 
     async def _ready(self, queue: str) -> int:
         """Count ready jobs; a count of 0 is verified."""
@@ -137,27 +140,29 @@ class RabbitAdmin:
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
         """Return dead letters, oldest first, a page at a time."""
-        return await browse_page(self._admin, queue, limit, after)
+        async with self.walk(queue) as walk:
+            return await browse_page(walk, limit, after)
+
+    def walk(self, queue: str) -> AbstractAsyncContextManager[RabbitWalk]:
+        """Begin a pass over dead letters, which others do not see until it is left."""
+        return walk_letters(self._admin, queue, self._sender.send)
 
     async def letter(self, letter_id: str) -> Letter | None:
-        """Return one dead letter."""
-        async with find_letter(self._admin, letter_id) as (_, message):
-            return letter_of(message, queue_of(letter_id)) if message is not None else None
+        """Return one dead letter; it costs a pass up to that letter."""
+        async with self.walk(queue_of(letter_id)) as walk:
+            return await walk.find(letter_id)
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job, then drop the letter; a letter that is gone was replayed or dropped before."""
-        async with find_letter(self._admin, letter_id) as (browser, message):
-            if message is None:
+        async with self.walk(queue_of(letter_id)) as walk:
+            letter = await walk.find(letter_id)
+            if letter is None:
                 return DUPLICATE
-            [answer] = await self._sender.send([message_of(job)])
-            if isinstance(answer, Stored):
-                failpoint("rabbitmq.replay.stored")
-                browser.drop(message)
+            [answer] = await walk.replay([(letter, job)])
             return answer
 
     async def drop(self, letter_id: str) -> bool:
         """Drop a dead letter; return False if there is none of that id."""
-        async with find_letter(self._admin, letter_id) as (browser, message):
-            if message is not None:
-                browser.drop(message)
-            return message is not None
+        async with self.walk(queue_of(letter_id)) as walk:
+            letter = await walk.find(letter_id)
+            return letter is not None and await walk.drop([letter]) > 0

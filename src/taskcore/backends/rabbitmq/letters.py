@@ -1,8 +1,8 @@
 """Looking through queues: dead letters, and the names of all queues.
 
 The protocol cannot look: a message that is seen is taken, until it is returned. So a queue that is browsed has one
-browser at a time, over all connections and processes, and each sees all of it. What it does not drop returns in its
-order when the browser closes, also when its process is killed.
+browser at a time, over all connections and processes, and each sees all of it. What it does not drop returns when the
+browser is left, also when its caller is cancelled or its process is killed.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ import hashlib
 import math
 import re
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from heapq import nsmallest
 
+import anyio
 import msgspec
 from aio_pika.abc import AbstractChannel
 
-from taskcore.backend import Letter
+from taskcore.backend import Letter, Outgoing, Published, Stored
 from taskcore.backends.rabbitmq.layout import QUEUE_NAMES, dead_queue
-from taskcore.backends.rabbitmq.messages import natural, split
+from taskcore.backends.rabbitmq.messages import RabbitMessage, message_of, natural, split
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.admin_channel import AdminChannel
 from taskcore.connections.amqp.channel import FilteredChannel
 from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.toolkit.detached import run_detached
+from taskcore.toolkit.failpoints import failpoint
 
-__all__ = ["browse_names", "browse_page", "find_letter", "letter_of", "queue_of"]
+__all__ = ["RabbitWalk", "browse_names", "browse_page", "queue_of", "walk_letters"]
 
 WINDOW = 500  #: messages asked for at once
 QUIET_AFTER = 0.1  #: seconds without a message, after which the browser counts whether there is one
 RETURN_CHECKS, RETURN_CHECK_PAUSE = 40, 0.005  #: until all messages are back in their queue; seconds
+RETURNED_BETWEEN_CHECKS = 250  #: messages that a server returns in such a pause, at least
+STEP_TIMEOUTS = 4  #: of a call, for what is done in several calls
 NAME = re.compile(r"[A-Za-z0-9_.:@#,/+ -]{1,200}")  #: of a queue, as the protocol takes it
 EXTRA_LETTERS = 100  #: kept in memory beyond those of a page
 
@@ -68,12 +72,14 @@ class Browser(FilteredChannel):
         count: int | None,
     ) -> None:
         self._admin, self._queue = admin, queue
+        self._counted = count
         self._count = math.inf if count == 0 else count or 0
         self._buffer: deque[Browsed] = deque()
         self._news = asyncio.Event()
         self._ended_why = ""
         self.seen = 0
         self.dropped = 0
+        self.settling = asyncio.Lock()  #: held while what was seen is replayed: only then it may return
         super().__init__(connection, channel)
 
     async def messages(self) -> AsyncIterator[Browsed]:
@@ -86,17 +92,25 @@ class Browser(FilteredChannel):
                 self.seen += 1
                 yield self._buffer.popleft()
 
-    def drop(self, message: Browsed) -> None:
+    def drop(self, tag: int) -> None:
         """Remove a message from the queue."""
         self.dropped += 1
-        self.write(frames.ack(self.number, message.tag, multiple=False))
+        self.write(frames.ack(self.number, tag, multiple=False))
 
-    async def return_rest(self) -> None:
-        """Return what was not dropped; be sure that what was dropped is gone."""
-        # In one write, for the next browser to find everything: first no more deliveries, then all return (tag 0).
-        if self.consumer:
-            self.write(frames.cancel(self.number, self.consumer) + frames.nack(self.number, 0, multiple=True))
-            await self.sync(WINDOW)
+    async def leave(self) -> None:
+        """Return what was not dropped, and end when it is back: the next browser trusts the count."""
+        async with self.settling:
+            try:
+                if self.consumer:
+                    # In one write, for the next browser to find everything: first no more deliveries, then all return.
+                    self.write(frames.cancel(self.number, self.consumer) + frames.nack(self.number, 0, multiple=True))
+                    await self.sync(WINDOW)
+            finally:
+                await self.close()
+            for _ in range(RETURN_CHECKS + self.seen // RETURNED_BETWEEN_CHECKS):
+                if (await self._admin.count(self._queue) or 0) >= (self._counted or self.seen) - self.dropped:
+                    break
+                await asyncio.sleep(RETURN_CHECK_PAUSE)
 
     async def _ask_for_more(self) -> None:
         if self.consumer:
@@ -105,7 +119,10 @@ class Browser(FilteredChannel):
 
     async def _wait_for_more(self) -> bool:
         """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
+        until = asyncio.get_running_loop().time() + self.connection.timeout
         while not self._buffer:
+            if asyncio.get_running_loop().time() > until:
+                raise TimeoutError("the broker counts messages, and sends none")
             self._news.clear()
             if self._ended_why:
                 raise ConnectionError(self._ended_why)
@@ -138,22 +155,19 @@ class Browser(FilteredChannel):
 async def browse(admin: AdminChannel, queue: str) -> AsyncIterator[Browser]:
     """Open a browser. Keep it short: nothing else can browse the queue meanwhile.
 
-    :raises BrokerUnavailable: it took too long, or the connection was lost; then nothing was dropped.
+    :raises BrokerUnavailable: no message came in time, or the connection was lost; what was not dropped returns.
     """
     within = admin.connector.address.timeout
     with admin.connector.errors(f"browsing queue {queue}"):
-        async with asyncio.timeout(within), admin.exclusive(f"{queue}.reader"):
-            count = await admin.count(queue)
-            browser = await run_detached(_open_browser(admin, queue, count), timeout=within)
+        async with AsyncExitStack() as locked:
+            async with asyncio.timeout(within):
+                await locked.enter_async_context(admin.exclusive(f"{queue}.reader"))
+            browser = await run_detached(_open_browser(admin, queue, await admin.count(queue)), timeout=within)
             try:
                 yield browser
-                await browser.return_rest()
             finally:
-                await browser.close()
-            for _ in range(RETURN_CHECKS):  # the next browser trusts the count, so everything must be back
-                if (await admin.count(queue) or 0) >= (count or browser.seen) - browser.dropped:
-                    break
-                await asyncio.sleep(RETURN_CHECK_PAUSE)
+                with anyio.CancelScope(shield=True), suppress(OSError):  # a channel that is lost returns all by itself
+                    await run_detached(browser.leave(), timeout=STEP_TIMEOUTS * within)
 
 
 async def _open_browser(admin: AdminChannel, queue: str, count: int | None) -> Browser:
@@ -174,7 +188,7 @@ async def browse_names(admin: AdminChannel, *, without: str = "") -> list[str]:
         async for message in browser.messages():
             name = message.body.decode(errors="replace")
             if name in found or name == without:  # added by two processes at once, or to be removed
-                browser.drop(message)
+                browser.drop(message.tag)
             elif NAME.fullmatch(name):  # another program may have written what no queue is called
                 found[name] = None
     return list(found)
@@ -183,42 +197,100 @@ async def browse_names(admin: AdminChannel, *, without: str = "") -> list[str]:
 # ── dead letters ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def browse_page(admin: AdminChannel, queue: str, limit: int, after: str | None) -> list[Letter]:
-    """Return up to ``limit`` letters of a queue behind a letter, oldest first.
+class RabbitWalk:
+    """See :class:`taskcore.backend.LetterWalk`: one browser, which holds all letters that it has seen.
 
-    Each page browses all of them, because the broker does not keep the order of returned messages.
+    :param send: publishes; see :class:`taskcore.backends.rabbitmq.publish.Sender`.
     """
-    found: list[Letter] = []
-    originals: set[tuple[bytes, bytes]] = set()
-    async with browse(admin, dead_queue(queue)) as browser:
-        async for message in browser.messages():
-            original = message.properties.headers.get(b"tc-of")
-            if isinstance(original, bytes) and original:
-                # Two messages of another program may have one id: their bytes tell them apart.
-                envelope, _, _ = split(message.properties, message.body)
-                same = original, hashlib.blake2b(envelope).digest()
-                if same in originals:  # stored twice: its worker was killed before it settled the original
-                    browser.drop(message)
-                    continue
-                originals.add(same)
-            letter = letter_of(message, queue)
-            if after is None or letter.id > after:
-                found.append(letter)
-            if len(found) > 2 * limit + EXTRA_LETTERS:
-                found = nsmallest(limit, found, key=_id)
-    return nsmallest(limit, found, key=_id)
+
+    def __init__(
+        self, browser: Browser, queue: str, send: Callable[[Sequence[RabbitMessage]], Awaitable[Sequence[Published]]]
+    ) -> None:
+        self._browser = browser
+        self._queue = queue
+        self._send = send
+        self._messages = browser.messages()
+        self._tags: dict[str, list[int]] = {}  # of the letters with this id; only foreign ones can be several
+        self._originals: set[bytes] = set()
+
+    async def page(self, limit: int) -> Sequence[Letter]:
+        """Return the next letters."""
+        found: list[Letter] = []
+        while len(found) < limit and (message := await anext(self._messages, None)) is not None:
+            if self._is_copy(message):
+                self._browser.drop(message.tag)
+                continue
+            letter = letter_of(message, self._queue)
+            self._tags.setdefault(letter.id, []).append(message.tag)
+            found.append(letter)
+        return found
+
+    async def find(self, letter_id: str) -> Letter | None:
+        """Return a letter that was not seen yet; None if there is none of that id."""
+        while page := await self.page(WINDOW):
+            for letter in page:
+                if letter.id == letter_id:
+                    return letter
+        return None
+
+    async def drop(self, letters: Sequence[Letter]) -> int:
+        """Forget letters of this pass."""
+        before = self._browser.dropped
+        for letter in letters:
+            if tags := self._tags.get(letter.id):
+                self._browser.drop(tags.pop())
+        await self._browser.sync(WINDOW)
+        return self._browser.dropped - before
+
+    async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
+        """Publish jobs and drop their letters; a caller that is cancelled in between does not part the two."""
+        answers: list[Published] = []
+        with anyio.CancelScope(shield=True):
+            answers += await run_detached(self._replay(batch), timeout=STEP_TIMEOUTS * self._browser.connection.timeout)
+        return answers
+
+    async def _replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
+        async with self._browser.settling:
+            answers = await self._send([message_of(job) for _, job in batch])
+            failpoint("rabbitmq.replay.stored")
+            await self.drop(
+                [one for (one, _), answer in zip(batch, answers, strict=True) if isinstance(answer, Stored)]
+            )
+            return answers
+
+    def _is_copy(self, message: Browsed) -> bool:
+        """Tell whether a letter was stored twice: its worker was killed before it settled the original."""
+        original = message.properties.headers.get(b"tc-of")
+        if not isinstance(original, bytes) or not original:
+            return False
+        # Two messages of another program may have one id: their bytes tell them apart.
+        envelope, _, _ = split(message.properties, message.body)
+        same = hashlib.blake2b(envelope, key=hashlib.blake2b(original).digest(), digest_size=16).digest()
+        seen = same in self._originals
+        self._originals.add(same)
+        return seen
 
 
 @asynccontextmanager
-async def find_letter(admin: AdminChannel, letter_id: str) -> AsyncIterator[tuple[Browser, Browsed | None]]:
-    """Browse for one letter, which the browser may drop; None if there is none of that id."""
-    queue = queue_of(letter_id)
+async def walk_letters(
+    admin: AdminChannel, queue: str, send: Callable[[Sequence[RabbitMessage]], Awaitable[Sequence[Published]]]
+) -> AsyncIterator[RabbitWalk]:
+    """Begin a pass over the dead letters of a queue."""
     async with browse(admin, dead_queue(queue)) as browser:
-        async for message in browser.messages():
-            if letter_of(message, queue).id == letter_id:
-                yield browser, message
-                return
-        yield browser, None
+        yield RabbitWalk(browser, queue, send)
+
+
+async def browse_page(walk: RabbitWalk, limit: int, after: str | None) -> list[Letter]:
+    """Return up to ``limit`` letters of a queue behind a letter, oldest first.
+
+    Each page takes a pass over all of them, because the broker does not keep the order of returned messages.
+    """
+    found: list[Letter] = []
+    while page := await walk.page(WINDOW):
+        found += [letter for letter in page if after is None or letter.id > after]
+        if len(found) > 2 * limit + EXTRA_LETTERS:
+            found = nsmallest(limit, found, key=_id)
+    return nsmallest(limit, found, key=_id)
 
 
 def letter_of(message: Browsed, queue: str) -> Letter:

@@ -5,18 +5,22 @@ The id of a dead letter is its queue and its entry in the stream of letters: ``m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Literal
 
-from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
-from taskcore.backends.redis.layout import PLACE, PURGE, STATS
-from taskcore.backends.redis.messages import letter_of, split_letter_id
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain, WaitingJob
+from taskcore.backends.letter_walks import PagedWalk
+from taskcore.backends.redis.layout import PEEK, PLACE, PURGE, STATS
+from taskcore.backends.redis.messages import letter_number, letter_of, split_letter_id
 from taskcore.backends.redis.publish import RedisPublisher
 from taskcore.connections.redis import RedisLink
+from taskcore.toolkit.batching import gather_limited
 
 __all__ = ["RedisAdmin"]
 
 PURGE_BATCH: Final = 1000  #: jobs that one script deletes
+AT_ONCE: Final = 50  #: queues that are counted at a time
 PLACE_NAMES: Final[Mapping[bytes | None, Place]] = {b"ready": "ready", b"scheduled": "scheduled", b"leased": "leased"}
 
 
@@ -36,13 +40,24 @@ class RedisAdmin:
         [names] = await self._link.call("ask", key, ("SMEMBERS", key))
         return sorted(name.decode(errors="replace") for name in names)
 
-    async def stats(self, queue: str) -> QueueStats:
-        """Return how full the queue is."""
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        """Return how full each queue is."""
+        return await gather_limited(self._stats, queues, limit=AT_ONCE)
+
+    async def _stats(self, queue: str) -> QueueStats:
         [counts] = await self._link.run("ask", STATS, self._keys_of(queue).stats, ())
         ready, leased, scheduled, dead, oldest = counts
         return QueueStats(
             ready=ready, leased=leased, scheduled=scheduled, dead=dead, oldest=None if oldest < 0 else oldest / 1000
         )
+
+    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
+        """Return the jobs that come next."""
+        [found] = await self._link.run("ask", PEEK, self._keys_of(queue).peek, (place, limit))
+        return [
+            WaitingJob(envelope=envelope, trail=trail, due=due / 1000 if place == "scheduled" else None)
+            for envelope, trail, due in found
+        ]
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs that are ready or scheduled, a batch at a time; return how many."""
@@ -81,6 +96,14 @@ class RedisAdmin:
         start = f"({place[1]}" if place is not None else "-"
         [found] = await self._link.call("ask", key, ("XRANGE", key, start, "+", "COUNT", limit))
         return [letter_of(queue, entry, fields) for entry, fields in found]
+
+    @asynccontextmanager
+    async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
+        """Begin a pass over dead letters."""
+        key = self._keys_of(queue).letters
+        [newest] = await self._link.call("ask", key, ("XREVRANGE", key, "+", "-", "COUNT", 1))
+        last = letter_of(queue, *newest[0]).id if newest else ""
+        yield PagedWalk(self, queue, letter_number, letter_number(last))
 
     async def letter(self, letter_id: str) -> Letter | None:
         """Return one dead letter."""

@@ -35,6 +35,7 @@ FEATURES: Final = Features(
     locate="emulated",
     dead_letters="emulated",
     atomic_retry=True,
+    peek="native",
 )
 
 

@@ -26,7 +26,7 @@ from typing import Final
 
 from taskcore.connections.redis import Script
 
-__all__ = ["EXTEND", "LOOK", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "QueueKeys"]
+__all__ = ["EXTEND", "LOOK", "PEEK", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "QueueKeys"]
 
 
 def _script(name: str) -> Script:
@@ -44,6 +44,7 @@ EXTEND: Final = _script("extend")
 PLACE: Final = _script("place")
 PURGE: Final = _script("purge")
 STATS: Final = _script("stats")
+PEEK: Final = _script("peek")
 
 UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 PARTS: Final = (
@@ -54,7 +55,9 @@ PARTS: Final = (
 class QueueKeys:
     """The keys of one queue, in the order in which each script takes them."""
 
-    __slots__ = ("all", "extend", "letters", "look", "place", "publish", "purge", "receive", "settle", "stats", "wake")
+    __slots__ = (
+        "all", "extend", "letters", "look", "peek", "place", "publish", "purge", "receive", "settle", "stats", "wake",
+    )  # fmt: skip
 
     def __init__(self, prefix: str, queue: str) -> None:
         # Names that the core lets through are safe as they are; any other must not end the tag or meet another key.
@@ -68,5 +71,6 @@ class QueueKeys:
         self.extend = (keys["leases"],)
         self.place = self.purge = tuple(keys[part] for part in PARTS[:7])
         self.stats = (keys["jobs"], keys["leases"], keys["schedule"], keys["letters"])
+        self.peek = (keys["jobs"], keys["leases"], keys["schedule"], keys["bodies"])
         self.letters = keys["letters"]
         self.wake = keys["wake"]

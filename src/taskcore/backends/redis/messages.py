@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, assert_never
 from taskcore.backend import Delivery, Letter
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
-__all__ = ["Receipt", "delivery_of", "effect_of", "letter_of", "split_letter_id"]
+__all__ = ["Receipt", "delivery_of", "effect_of", "letter_number", "letter_of", "split_letter_id"]
 
 PLAIN: Final = [b"id", b"envelope"]  #: the names in an entry of ours
 WITH_TRAIL: Final = [*PLAIN, b"trail"]
@@ -74,3 +74,9 @@ def split_letter_id(letter_id: str | None) -> tuple[str, str] | None:
     """Return queue and entry of a letter's id; None if it cannot be one of ours."""
     queue, colon, entry = (letter_id or "").rpartition(":")
     return (queue, entry) if colon and ENTRY.fullmatch(entry) else None
+
+
+def letter_number(letter_id: str) -> tuple[int, ...]:
+    """Return the entry in a letter's id as numbers, by which letters are in order."""
+    place = split_letter_id(letter_id)
+    return tuple(map(int, place[1].split("-"))) if place is not None else ()

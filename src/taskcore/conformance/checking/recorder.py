@@ -9,7 +9,7 @@ between shows an operation without an answer.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from taskcore.backend import (
     Duplicate,
     Features,
     Letter,
+    LetterWalk,
     Outgoing,
     Place,
     Published,
@@ -173,8 +174,13 @@ class _RecordingAdmin:
         self.letters = admin.letters
         self.letter = admin.letter
 
-    async def stats(self, queue: str) -> QueueStats:
-        return await self._admin.stats(queue)
+    async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
+        return await self._admin.stats(queues)
+
+    @asynccontextmanager
+    async def walk(self, queue: str) -> AsyncIterator[LetterWalk]:
+        async with self._admin.walk(queue) as walk:
+            yield _RecordingWalk(walk, self)
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
         return await self._admin.locate(queue, job_id)
@@ -200,29 +206,62 @@ class _RecordingAdmin:
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         letter = await self._admin.letter(letter_id)
-        began = self._history.now()
-        link = {} if letter is None else {"replays": job_of(letter.envelope)}
-        record_invoke(self._history, self._who, job, via="replay", **link)
-        try:
-            answer = await self._admin.replay(letter_id, job)
-        except BaseException as error:
-            facts = {"took": self._history.now() - began, "why": type(error).__name__, "via": "replay"}
-            self._history.record("uncertain", name_of(job), who=self._who, **facts)
-            if letter is not None:
-                self._history.record("event", job_of(letter.envelope), who=self._who, name="replay.uncertain")
-            raise
-        record_answer(self._history, self._who, job, answer, began, via="replay")
-        if letter is not None and isinstance(answer, Stored | Duplicate):
-            facts = {"letter": letter_id, "into": name_of(job)}
-            self._history.record("replayed", job_of(letter.envelope), who=self._who, **facts)
+
+        async def replay() -> Sequence[Published]:
+            return [await self._admin.replay(letter_id, job)]
+
+        [answer] = await self.record_replays([(letter, job)], replay)
         return answer
+
+    async def record_replays(
+        self, batch: Sequence[tuple[Letter | None, Outgoing]], replay: Callable[[], Awaitable[Sequence[Published]]]
+    ) -> Sequence[Published]:
+        began, history, who = self._history.now(), self._history, self._who
+        for letter, job in batch:
+            link = {} if letter is None else {"replays": job_of(letter.envelope)}
+            record_invoke(history, who, job, via="replay", **link)
+        try:
+            answers = await replay()
+        except BaseException as error:
+            facts = {"took": history.now() - began, "why": type(error).__name__, "via": "replay"}
+            for letter, job in batch:
+                history.record("uncertain", name_of(job), who=who, **facts)
+                if letter is not None:
+                    history.record("event", job_of(letter.envelope), who=who, name="replay.uncertain")
+            raise
+        for (letter, job), answer in zip(batch, answers, strict=True):
+            record_answer(history, who, job, answer, began, via="replay")
+            if letter is not None and isinstance(answer, Stored | Duplicate):
+                history.record("replayed", job_of(letter.envelope), who=who, letter=letter.id, into=name_of(job))
+        return answers
 
     async def drop(self, letter_id: str) -> bool:
         letter: Letter | None = await self._admin.letter(letter_id)
         dropped = await self._admin.drop(letter_id)
         if dropped and letter is not None:
-            self._history.record("event", job_of(letter.envelope), who=self._who, name="dropped", letter=letter_id)
+            self.record_drops([letter])
         return dropped
+
+    def record_drops(self, letters: Sequence[Letter]) -> None:
+        for letter in letters:
+            self._history.record("event", job_of(letter.envelope), who=self._who, name="dropped", letter=letter.id)
+
+
+class _RecordingWalk:
+    """What a pass over dead letters does is part of their history, too."""
+
+    def __init__(self, walk: LetterWalk, admin: _RecordingAdmin) -> None:
+        self._walk = walk
+        self._admin = admin
+        self.page = walk.page
+
+    async def drop(self, letters: Sequence[Letter]) -> int:
+        dropped = await self._walk.drop(letters)
+        self._admin.record_drops(letters)
+        return dropped
+
+    async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
+        return await self._admin.record_replays(batch, lambda: self._walk.replay(batch))
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────

@@ -139,14 +139,14 @@ async def _left(backend: Backend, queue: str, ids: list[str], letters: list[Foun
             place = await backend.admin.locate(queue, job)
             if place is not None:
                 places[place].add(job)
-    stats = await backend.admin.stats(queue)
+    [stats] = await backend.admin.stats([queue])
     named = sum(len(jobs) for jobs in places.values())
     return Left(
         ready=frozenset(places["ready"]),
         scheduled=frozenset(places["scheduled"]),
         leased=frozenset(places["leased"]),
         dead=frozenset(letter.job for letter in letters),
-        unnamed=max(stats.ready + stats.scheduled + stats.leased - named, 0),
+        unnamed=max(stats.unfinished - named, 0),
     )
 
 

@@ -233,7 +233,7 @@ class Scenario(SweepEnvironment):
         if self.app.features.counts == "absent":  # zeros say nothing about what others hold
             return False
         stats = await self.app.stats(self.queue)
-        return not stats.ready + stats.leased + stats.scheduled
+        return not stats.unfinished
 
 
 #: After these there is no other attempt.

@@ -70,7 +70,8 @@ async def what_does_not_exist_has_an_answer(harness: Harness) -> None:
     app = await open_app(harness, router)
     stats = await app.stats(queue)
     zeros = (stats.ready, stats.leased, stats.scheduled, stats.dead, stats.oldest)
-    require(zeros == (0, 0, 0, 0, None), f"a queue that does not exist has {zeros}")
+    told = 0 if harness.features.counts != "absent" else None
+    require(zeros == (0, told, told, 0, None), f"a queue that does not exist has {zeros}")
     require(await app.purge(queue) == 0, "something was purged from a queue that does not exist")
     require(await app.dead_letters.count(queue) == 0, "a queue that does not exist has dead letters")
     await app.drain(queue, timeout=harness.timeout)

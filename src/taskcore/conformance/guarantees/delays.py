@@ -146,7 +146,7 @@ async def a_delayed_job_is_counted_as_scheduled(harness: Harness) -> None:
     await put(backend, job(queue, delay=harness.lease), job(queue, delay=harness.long))
 
     async def scheduled(count: int) -> bool:
-        return (await backend.admin.stats(queue)).scheduled == count
+        return (await backend.admin.stats([queue]))[0].scheduled == count
 
     await eventually(harness, lambda: scheduled(2), "two delayed jobs are not counted as scheduled")
     async with backend.consume([queue], lease=harness.long) as source:

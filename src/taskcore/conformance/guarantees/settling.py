@@ -96,7 +96,9 @@ async def settling_again_has_no_effect(harness: Harness) -> None:
             await source.settle([(delivery, verdict)])
             await source.extend([delivery])
         await stays_away(harness, source, "a job that was acknowledged, then settled again,")
-        require((await backend.admin.stats(queue)).dead == 0, "a job that was acknowledged became a dead letter later")
+        require(
+            (await backend.admin.stats([queue]))[0].dead == 0, "a job that was acknowledged became a dead letter later"
+        )
 
 
 # ── too late ─────────────────────────────────────────────────────────────────────────────────────
@@ -129,7 +131,7 @@ async def _settle_too_late(harness: Harness, verdict: Verdict) -> None:
         require(again.trail == b"by its holder", f"after a late {what} the trail is {again.trail!r}")
         await settle(successor, (again, ACK))
         await stays_away(harness, successor, f"after a late {what} a second copy of the job")
-    require((await second.admin.stats(queue)).dead == 0, f"a late {what} made a dead letter")
+    require((await second.admin.stats([queue]))[0].dead == 0, f"a late {what} made a dead letter")
 
 
 def _too_late(verdict: Verdict) -> Check:

@@ -150,7 +150,7 @@ class ModelRules(Working):
         if self.system.harness.features.counts == "absent":  # zeros say nothing about what others hold
             return False
         stats = self.run(self.system.app.stats, self.system.queue)
-        return not stats.ready + stats.leased + stats.scheduled
+        return not stats.unfinished
 
     def _check_end(self, model: JobModel) -> None:
         if (
@@ -190,7 +190,7 @@ class ModelRules(Working):
     def _check_storage(self) -> None:
         """Check that after its time nothing is left but dead letters (C23)."""
         stats = self.run(self.system.app.stats, self.system.queue)
-        if stats.ready or stats.leased or stats.scheduled:
+        if stats.unfinished:
             self.models[-1].violated("C23", f"or another is left in the queue: {stats}")
         for model in self.models:
             markers = self.run(self.system.markers, model.id)

@@ -96,7 +96,7 @@ class FilteredChannel:
     async def consume(self, queue: str, prefetch: int) -> None:
         """Start a consumer with room for so many deliveries, which come to ``on_message``."""
         await self.sync(prefetch)
-        self.consumer = f"jobs {next(self._numbers)}"
+        self.consumer = f"jobs {next(self._numbers):09}"  # what returns, returns in the order of these texts
         await (await self.channel.get_queue(queue, ensure=False)).consume(_bypassed, consumer_tag=self.consumer)
 
     async def stop_consuming(self, queue: str) -> None:

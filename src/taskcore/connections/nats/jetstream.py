@@ -17,7 +17,7 @@ from taskcore.errors import BrokerUnavailable
 
 __all__ = [
     "EXISTS_ALREADY", "BrokerClock", "StoredMessage", "broker_time", "check_settings", "delete_messages",
-    "ensure_stream", "find_message", "message_call", "next_message",
+    "ensure_stream", "find_message", "message_call", "messages_from", "next_message",
     "settings_of", "stored_in", "stream_config", "tell", "wall_clock",
 ]  # fmt: skip
 
@@ -26,7 +26,11 @@ EXISTS_ALREADY: Final = (10058, 10148, 10105, 10013)
 BEING_CREATED: Final = (*EXISTS_ALREADY, 10065)
 CREATE_TRIES, CREATE_PAUSE = 10, 0.05  #: how often, and at which distance in seconds, its end is waited for
 DUPLICATE_WINDOW: Final = 120.0  #: seconds from its publishing for which a server remembers an id
-CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again
+CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again …
+CLOCK_KEPT_INEXACT: Final = 1.0  #: … or sooner, if it is known worse than …
+CLOCK_EXACT: Final = 0.02  #: … within so many seconds …
+CLOCK_ASKED: Final = 3  #: … after so many requests
+LEAST_WIDTH, MOST_WIDTH = 8, 256  #: messages that are asked for at once, without knowing whether they are there
 
 
 async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what: str) -> None:
@@ -90,6 +94,26 @@ async def next_message(link: NatsLink, stream: str, subjects: str) -> StoredMess
     :raises BrokerUnavailable: no server can tell.
     """
     return await find_message(link, stream, seq=1, next_by_subj=subjects)
+
+
+async def messages_from(link: NatsLink, stream: str, subjects: str, *, start: int, limit: int) -> list[StoredMessage]:
+    """Return up to ``limit`` messages of these subjects, from a number on; few round trips where they lie close.
+
+    :raises BrokerUnavailable: no server can tell.
+    """
+    found: list[StoredMessage] = []
+    width, prefix = LEAST_WIDTH, subjects.partition("*")[0]
+    while len(found) < limit:
+        first = await find_message(link, stream, seq=start, next_by_subj=subjects)
+        if first is None:
+            break
+        start = first.number + min(width, limit - len(found))
+        numbers = range(first.number + 1, start)
+        answers = await link.api_all([message_call(stream, seq=number) for number in numbers]) if numbers else []
+        near = [one for one in map(stored_in, answers) if one is not None and one.subject.startswith(prefix)]
+        found += [first, *near]
+        width = min(2 * width, MOST_WIDTH) if 2 * len(near) >= len(numbers) else max(width // 2, LEAST_WIDTH)
+    return found
 
 
 async def delete_messages(link: NatsLink, stream: str, numbers: Iterable[int]) -> int:
@@ -184,6 +208,9 @@ def broker_time(text: str) -> float:
 class BrokerClock:
     """A server's clock, asked for the time anew once in a while.
 
+    The server reads its clock somewhere between a request and its answer, so it is known within that time only. A
+    request that takes long is made again, and what is found is not kept for long.
+
     :param probe: a message that the stream takes, for servers before 2.10: only what they store has a time stamp.
     """
 
@@ -191,27 +218,47 @@ class BrokerClock:
         self._link = link
         self._stream = stream
         self._probe = probe
-        self._offset = 0.0  # seconds that it is ahead of ours
-        self._asked = float("-inf")
+        self._ahead = (0.0, 0.0)  # seconds that it is ahead of ours: at least, and at most
+        self._ask_again = float("-inf")
 
-    async def now(self) -> float:
-        """Return seconds since the epoch.
+    async def earliest(self) -> float:
+        """Return seconds since the epoch that its clock shows at least; what was due by then is due.
 
         :raises BrokerUnavailable: the server does not answer.
         """
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._asked > CLOCK_KEPT:
-            before = wall_clock()
-            info = await self._link.api(f"STREAM.INFO.{self._stream}")
-            after = wall_clock()
-            if "ts" in info:
-                self._offset = broker_time(info["ts"]) - (before + after) / 2
-            else:
-                self._offset = await self._probed()
-            self._asked = loop.time()
-        return wall_clock() + self._offset
+        await self._ask()
+        return wall_clock() + self._ahead[0]
 
-    async def _probed(self) -> float:
+    async def latest(self) -> float:
+        """Return seconds since the epoch that its clock shows at most; what waits from then on is not early.
+
+        :raises BrokerUnavailable: the server does not answer.
+        """
+        await self._ask()
+        return wall_clock() + self._ahead[1]
+
+    async def _ask(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._ask_again:
+            return
+        low, high = await self._difference()
+        for _ in range(CLOCK_ASKED - 1):
+            if high - low <= CLOCK_EXACT:
+                break
+            low, high = min((low, high), await self._difference(), key=_width)
+        self._ahead = low, high
+        self._ask_again = loop.time() + (CLOCK_KEPT if high - low <= CLOCK_EXACT else CLOCK_KEPT_INEXACT)
+
+    async def _difference(self) -> tuple[float, float]:
+        """Return the seconds that it is ahead of ours: at least, and at most."""
+        before = wall_clock()
+        info = await self._link.api(f"STREAM.INFO.{self._stream}")
+        if "ts" not in info:
+            return await self._probed()
+        shown = broker_time(info["ts"])
+        return shown - wall_clock(), shown - before
+
+    async def _probed(self) -> tuple[float, float]:
         before = wall_clock()
         [answer] = await self._link.request_all([self._probe])
         after = wall_clock()
@@ -220,4 +267,8 @@ class BrokerClock:
             raise self._link.unavailable("the server did not take a message that asks for the time")
         found = await find_message(self._link, self._stream, seq=stored["seq"])
         await delete_messages(self._link, self._stream, [stored["seq"]])
-        return found.time - (before + after) / 2 if found is not None else 0.0
+        return (found.time - after, found.time - before) if found is not None else (0.0, 0.0)
+
+
+def _width(bounds: tuple[float, float]) -> float:
+    return bounds[1] - bounds[0]

@@ -227,8 +227,8 @@ class NatsStore:
         for index in removing:
             answers[index] = version_of(expected[index] or 0, before[index])
         trying = [index for index in trying if answers[index] is None]
-        now = await self.now()
-        ends = {index: ends_at(now, writes[index].keep) for index in trying}
+        now, latest = await self.now(), await self._clock.latest()
+        ends = {index: ends_at(latest, writes[index].keep) for index in trying}
         messages = [
             self._message(writes[index], expected[index], before.get(index, ends[index]), now) for index in trying
         ]
@@ -308,8 +308,8 @@ class NatsStore:
     # ── time ──
 
     async def now(self) -> float:
-        """Return seconds since the epoch by the server's clock."""
-        return await self._clock.now()
+        """Return seconds since the epoch that the server's clock shows at least: what has ended by then has ended."""
+        return await self._clock.earliest()
 
     async def _sweep(self) -> None:
         """Remove the expired records that this process wrote, where the server does not."""

@@ -1,0 +1,152 @@
+"""Thousands of dead letters on RabbitMQ, which shows a letter only by handing it out.
+
+TASKCORE_MANY_LETTERS=200000 runs the same tests with so many letters; that takes minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import contextmanager
+from typing import Final
+from unittest.mock import patch
+
+import anyio
+import msgspec
+import pytest
+
+from taskcore import App
+from taskcore.backend import Outgoing
+from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.backends.rabbitmq.letters import WINDOW, Browser
+from taskcore.backends.rabbitmq.messages import message_of
+from taskcore.envelope import Envelope, encode_envelope, new_id
+
+LETTERS: Final = int(os.environ.get("TASKCORE_MANY_LETTERS", "3000"))
+AT_ONCE: Final = 5_000  #: letters that are written at a time
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60 + LETTERS // 200)]
+
+
+@pytest.fixture
+def url(node):
+    """Return the URL of the node, with queues that need no age."""
+    return f"{node.url}?min_queue_age=0.1"
+
+
+async def bury(backend, queue, count):
+    """Write so many dead letters of a queue, as a worker would."""
+    await backend.publish([Outgoing(queue, "first", b"first")])
+    await backend.admin.purge(queue)
+    for start in range(0, count, AT_ONCE):
+        jobs = []
+        for number in range(start, min(count, start + AT_ONCE)):
+            envelope = Envelope(
+                v=1, id=new_id(), task="ship", queue=queue, args=msgspec.Raw(b'{"number":%d}' % number), enqueued_at=0.0
+            )
+            jobs.append(Outgoing(queue, envelope.id, encode_envelope(envelope)))
+        answers = await backend._connections.sender.send([message_of(job, reason=b"exhausted") for job in jobs])
+        assert len(answers) == len(jobs)
+
+
+async def dead(backend, queue):
+    """Count the dead letters of a queue."""
+    [stats] = await backend.admin.stats([queue])
+    return stats.dead
+
+
+@contextmanager
+def counting():
+    """Count the letters that are handed out meanwhile."""
+    seen = []
+    on_message = Browser.on_message
+
+    def count(self, *args, **options):
+        if self._queue != "tc.queues":
+            seen.append(1)
+        on_message(self, *args, **options)
+
+    with patch.object(Browser, "on_message", count):
+        yield seen
+
+
+async def test_a_read_that_is_cut_hides_no_letters(url):
+    """Reading and passes that a time limit cuts, anywhere, give back every letter at once, to all connections."""
+    queue = "cut.reads"
+    async with RabbitBackend(url) as backend, RabbitBackend(url) as other:
+        await bury(backend, queue, LETTERS)
+        app = App(other, store="none")
+        async with app:
+            for seconds in (0.002, 0.02, 0.05, 0.1, 0.2):
+                with anyio.move_on_after(seconds):
+                    async for _ in app.dead_letters.read(queue):
+                        pass
+                assert await dead(backend, queue) == LETTERS, f"a read that was cut after {seconds} s"
+                with anyio.move_on_after(seconds):
+                    async with other.admin.walk(queue) as walk:
+                        while await walk.page(100):
+                            pass
+                        await anyio.sleep(60)
+                assert await dead(backend, queue) == LETTERS, f"a pass that was cut after {seconds} s"
+        await backend.admin.delete(queue)
+
+
+async def test_a_cancelled_task_hides_no_letters(url):
+    """What asyncio cancels gives back its letters, too."""
+    queue = "cut.tasks"
+    async with RabbitBackend(url) as backend:
+        await bury(backend, queue, LETTERS)
+        for seconds in (0.01, 0.1):
+
+            async def read():
+                async with backend.admin.walk(queue) as walk:
+                    while await walk.page(100):
+                        pass
+                    await anyio.sleep(60)
+
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(read(), seconds)
+            assert await dead(backend, queue) == LETTERS
+        await backend.admin.delete(queue)
+
+
+async def test_a_page_costs_no_more_than_it_reads(url):
+    """The first letters of thousands, and one letter of them, are read without the others."""
+    queue = "first.page"
+    async with RabbitBackend(url) as backend:
+        await bury(backend, queue, LETTERS)
+        with counting() as seen:
+            async with backend.admin.walk(queue) as walk:
+                [letter] = await walk.page(1)
+            assert len(seen) <= WINDOW
+            assert await backend.admin.letter(letter.id) == letter
+            assert len(seen) <= 2 * WINDOW
+            assert await backend.admin.drop(letter.id)
+        assert len(seen) <= 3 * WINDOW + 1  # what is dropped makes room for one more
+        assert await dead(backend, queue) == LETTERS - 1
+        await backend.admin.delete(queue)
+
+
+async def test_thousands_are_settled_in_one_pass(url):
+    """Dropping, keeping and replaying thousands of letters hands each out once; the rest returns in its order."""
+    queue = "one.pass"
+    async with RabbitBackend(url) as backend:
+        await bury(backend, queue, LETTERS)
+        app = App(backend, store="none")
+        async with app:
+            with counting() as seen:
+                settled = await app.dead_letters.settle(
+                    queue, by=lambda letter: ("keep", "drop", "replay")[letter.args["number"] % 3]
+                )
+            assert len(seen) == LETTERS
+            thirds = [len(range(first, LETTERS, 3)) for first in range(3)]
+            assert [settled.kept, settled.dropped, settled.replayed, settled.failed] == [*thirds, 0]
+            [stats] = await backend.admin.stats([queue])
+            assert (stats.ready, stats.dead, stats.scheduled) == (settled.replayed, settled.kept, None)
+            with counting() as seen:
+                numbers = [letter.args["number"] async for letter in app.dead_letters.read(queue)]
+            assert numbers == list(range(0, LETTERS, 3))
+            assert len(seen) <= (4 + settled.kept // 2_000) * settled.kept
+            [cause] = await app.dead_letters.causes(queue)
+            assert cause.letters == settled.kept
+            await backend.admin.delete(queue)
