@@ -4,6 +4,7 @@ from taskcore.workflows.batch import Batch, BatchOptions, BatchProgress
 from taskcore.workflows.build import TakesFirst, Workflow
 from taskcore.workflows.chain import Chain
 from taskcore.workflows.children import continue_with, spawn
+from taskcore.workflows.compensation import Compensation
 from taskcore.workflows.errors import BatchClosed, InvalidWorkflow, WorkflowExists, WorkflowNotFound
 from taskcore.workflows.outcomes import ChildFailure, ChildOutcome, ChildValue
 from taskcore.workflows.run import Run
@@ -20,6 +21,7 @@ __all__ = [
     "ChildFailure",
     "ChildOutcome",
     "ChildValue",
+    "Compensation",
     "FirstOf",
     "InvalidWorkflow",
     "MapStep",

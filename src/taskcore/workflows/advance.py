@@ -39,10 +39,13 @@ from taskcore.workflows.plan import MAP_LIMIT, OPEN_WIDTH, PartOf, Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import ListTooLarge, RecordReader, how_of
 
-__all__ = ["Advancer", "StepEnd"]
+__all__ = ["UNDOING", "Advancer", "StepEnd"]
 
 
 log = logger("taskcore.workflows")
+
+
+UNDOING = b"undoing "  #: with this begins the stop of a saga; the outcome that it has for callers follows
 
 
 class StepEnd(NamedTuple):
@@ -89,6 +92,8 @@ class _Found:
         self.publish: list[tuple[StepEnd, StepKey]] = []
         self.over: list[StepEnd] = []
         self.failed: list[StepEnd] = []
+        self.messages: list[tuple[StepEnd, Outgoing]] = []
+        self.stopped = set[str]()
 
 
 class Advancer:
@@ -139,9 +144,9 @@ class Advancer:
         end = StepEnd(workflow, plan, of, SUCCEEDED, b"")
         used, leaves = -(-size // LEAF), OPEN_WIDTH // LEAF
         if size % LEAF:
-            new = NewMarks(map_name(workflow, 0, used - 1), marks_from(size % LEAF, LEAF), _life(plan, now))
+            new = NewMarks(map_name(workflow, 0, used - 1), marks_from(size % LEAF, LEAF), plan.life(now))
             found.groups.append(_Group(end, new, LEAF, leaf=used - 1))
-        new = NewMarks(map_name(workflow, 0), marks_from(used, leaves), _life(plan, now))
+        new = NewMarks(map_name(workflow, 0), marks_from(used, leaves), plan.life(now))
         found.groups.append(_Group(end, new, leaves))
         ended, refused = await self._follow(found, now)
         return refused | (await self.advance(ended, now) if ended else {})
@@ -167,10 +172,14 @@ class Advancer:
                 spread = self._spread and of.width <= MAP_LIMIT  # whoever closes an open map fills few leaves
                 place = place_of(of.index, of.width, spread=spread)
                 name = map_name(of.workflow, of.step, place.leaf)
-                new = NewMarks(name, mark(place.position, end.how), _life(plan, now))
+                new = NewMarks(name, mark(place.position, end.how), plan.life(now))
                 found.groups.append(_Group(end, new, place.members, leaf=place.leaf))
         elif of.part == "expand":
             self._take(found, end, after_no_children(plan, of.step, end.how), now)
+        elif of.part in ("guard", "compensate", "deadline"):
+            return
+        elif of.part == "undo":
+            found.messages.append((end, self._sender.compensation(of.workflow, plan, of.index, behind=of.step)))
         elif of.part == "begin":
             found.failed.append(end)
         else:
@@ -186,7 +195,7 @@ class Advancer:
             found.failed.append(end)
 
     def _gate(self, end: StepEnd, one: MarkToSet, now: float) -> _Group:
-        new = NewMarks(gate_name(end.of.workflow, one.gate), mark(one.position, one.how), _life(end.plan, now))
+        new = NewMarks(gate_name(end.of.workflow, one.gate), mark(one.position, one.how), end.plan.life(now))
         return _Group(end, new, one.members, gate=one.gate)
 
     async def _full(self, found: _Found, group: _Group, marks: bytes, now: float) -> None:
@@ -201,7 +210,7 @@ class Advancer:
             return
         if group.leaf is not None:
             leaves = -(-of.width // LEAF)
-            new = NewMarks(map_name(of.workflow, of.step), mark(group.leaf, SUCCEEDED), _life(plan, now))
+            new = NewMarks(map_name(of.workflow, of.step), mark(group.leaf, SUCCEEDED), plan.life(now))
             found.groups.append(_Group(end, new, leaves))
             return
         tally = MarkCounts.of(marks) if of.width <= LEAF else await self._tally(of)
@@ -219,6 +228,7 @@ class Advancer:
 
     async def _close(self, found: _Found, now: float) -> list[StepEnd]:
         """End workflows: no step starts any more, and the outcome is there; return the jobs that went on as them."""
+        await self._stop_sagas(found, now)
         ends = [*found.failed, *found.over]
         writes: list[Write] = []
         for end in found.failed:
@@ -236,6 +246,28 @@ class Advancer:
                 ended += await self._end_job(end, standing or b"")
         return ended
 
+    async def _stop_sagas(self, found: _Found, now: float) -> None:
+        """Let sagas that fail be undone, and leave those to it that were stopped before their last step ended."""
+        sagas = [(end, UNDOING + _failure(end)) for end in found.failed if end.plan.is_saga]
+        sagas += [(end, b"ended") for end in found.over if end.plan.is_saga]
+        if not sagas:
+            return
+        writes = [
+            Write(key=stop_name(end.of.workflow), value=why, expect=ABSENT, keep=end.plan.life(now), reserve=True)
+            for end, why in sagas
+        ]
+        answers = await self._store.put_many(writes)
+        failpoint("saga.stopped")
+        for (end, why), answer in zip(sagas, answers, strict=True):
+            current = answer.current if isinstance(answer, Conflict) else None
+            stop = why if current is None else current.value
+            if stop.startswith(UNDOING):
+                found.over = [one for one in found.over if one is not end]
+                found.messages.append((end, self._sender.compensation(end.of.workflow, end.plan, 0)))
+            if end in found.failed:
+                found.stopped.add(end.of.workflow)
+        found.failed = [end for end in found.failed if not end.plan.is_saga]
+
     async def _end_job(self, end: StepEnd, outcome: bytes) -> list[StepEnd]:
         """Complete the key of a job that went on as a workflow which has ended; return its end, if it is a step."""
         plan, job_id = end.plan, end.of.workflow
@@ -252,7 +284,7 @@ class Advancer:
     def _ending(self, end: StepEnd, why: str, outcome: bytes, now: float) -> list[Write]:
         workflow, plan = end.of.workflow, end.plan
         return [
-            Write(key=stop_name(workflow), value=why.encode(), expect=ABSENT, keep=_life(plan, now), reserve=True),
+            Write(key=stop_name(workflow), value=why.encode(), expect=ABSENT, keep=plan.life(now), reserve=True),
             Write(key=outcome_name(workflow), value=outcome, expect=ABSENT, keep=plan.keep, reserve=True),
         ]
 
@@ -307,7 +339,7 @@ class Advancer:
 
     async def _publish(self, found: _Found) -> dict[str, str]:
         """Publish the next steps, unless their workflow ends here."""
-        stopped = {end.of.workflow for end in found.failed}
+        stopped = {end.of.workflow for end in found.failed} | found.stopped
         ended_by: dict[str, str] = {}
         messages: dict[str, Outgoing] = {}
         for end, key in found.publish:
@@ -315,19 +347,14 @@ class Advancer:
                 message = self._sender.message(end.of.workflow, end.plan, key, width=end.of.width)
                 messages[message.id] = message
                 ended_by[message.id] = end.in_hand
+        for end, message in found.messages:
+            messages[message.id] = message
+            ended_by[message.id] = end.in_hand
         if not messages:
             return {}
         refused = await self._sender.publish(list(messages.values()))
         failpoint("workflow.continued")
         return {ended_by[job_id]: why for job_id, why in refused.items()}
-
-
-def _life(plan: Plan, now: float) -> float:
-    """Return the seconds for which the records of a workflow are kept: until no step of it can start, and a while."""
-    return max(plan.deadline - now, 0.0) + AFTER_DEADLINE
-
-
-AFTER_DEADLINE = 3_600.0  #: seconds that records outlive the deadline: clocks differ, and a step may run across it
 
 
 def _failure(end: StepEnd) -> bytes:

@@ -26,13 +26,13 @@ from taskcore.task import Call, Job, Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import Duration
 from taskcore.toolkit.values import PublicValue
-from taskcore.workflows.advance import AFTER_DEADLINE, Advancer
+from taskcore.workflows.advance import Advancer
 from taskcore.workflows.batch_closing import GIVEN_UP, close_batch, decide_size, give_up
 from taskcore.workflows.children import child_step
 from taskcore.workflows.errors import BatchClosed, InvalidWorkflow, WorkflowExists
 from taskcore.workflows.marks import LEAF, MarkCounts
 from taskcore.workflows.names import batch_id, list_name, map_name, plan_name, width_name
-from taskcore.workflows.plan import CHUNK, MAP_LIMIT, Over, Plan, StepPlan, decode_plan, encode_plan
+from taskcore.workflows.plan import AFTER_DEADLINE, CHUNK, MAP_LIMIT, Over, Plan, StepPlan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
 

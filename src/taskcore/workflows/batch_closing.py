@@ -17,9 +17,9 @@ from taskcore.results import CANCELLED
 from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
-from taskcore.workflows.advance import AFTER_DEADLINE, Advancer
+from taskcore.workflows.advance import Advancer
 from taskcore.workflows.names import stop_name, width_name
-from taskcore.workflows.plan import Plan
+from taskcore.workflows.plan import AFTER_DEADLINE, Plan
 
 __all__ = ["GIVEN_UP", "close_batch", "decide_size", "give_up", "look_after_batch"]
 

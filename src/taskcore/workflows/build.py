@@ -24,7 +24,7 @@ from taskcore.task import Call, ConfiguredTask, Task
 from taskcore.workflows.arguments import StepArguments, bind_step, check_fit, first_parameter, pack_element
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.output import OutputFacts, output_in
-from taskcore.workflows.plan import MAP_LIMIT, STEPS_LIMIT, Over, StepPlan, Value
+from taskcore.workflows.plan import MAP_LIMIT, STEPS_LIMIT, Over, StepPlan, UndoPlan, Value
 from taskcore.workflows.steps import FirstOf, MapStep, Step
 from taskcore.workflows.values import either
 
@@ -184,6 +184,27 @@ class Workflow:
             )
 
     # ── steps ──
+
+    def undo_of(self, number: int, task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> UndoPlan:
+        """Make what undoes a step.
+
+        :raises InvalidArguments: its arguments do not fit the signature (TC302).
+        :raises InvalidWorkflow: the task runs at most once, or takes what is not there then (TC311).
+        """
+        own, options = _task_of(task)
+        _check_task(own, options, is_map=False)
+        bound = bind_step(own.contract, args, kwargs)
+        return UndoPlan(
+            task=own.name,
+            version=own.contract.version,
+            queue=options.queue or own.options.queue,
+            args=msgspec.Raw(bound.known),
+            takes={name: self.value_of(output, before=number + 1) for name, output in bound.taken.items()},
+            timeout=options.timeout,
+            soft_timeout=(options.rare or {}).get("soft_timeout"),
+            retry=options.retry,
+            headers=dict(options.headers),
+        )
 
     def _values_of(self, taken: Mapping[str, OutputFacts]) -> dict[str, Value]:
         values = {}

@@ -27,12 +27,11 @@ from taskcore.errors import InvalidArguments, StoreRequired
 from taskcore.task import Call, Task
 from taskcore.worker.context import Context, current
 from taskcore.worker.execution import Execution, workflows_here
-from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.chain import Chain
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.fits import fits
 from taskcore.workflows.perform import StepInHand
-from taskcore.workflows.plan import MAP_LIMIT, PLAN_BYTES, STEPS_LIMIT, OneCall, StepPlan, encode_plan
+from taskcore.workflows.plan import AFTER_DEADLINE, MAP_LIMIT, PLAN_BYTES, STEPS_LIMIT, OneCall, StepPlan, encode_plan
 from taskcore.workflows.rest import Family, Rest
 from taskcore.workflows.steps import FirstOf, MapStep
 from taskcore.workflows.submit import Submission, plan_of
@@ -70,6 +69,10 @@ def continue_with(last: FirstOf[Any] | MapStep[Any] | Chain[Any], /) -> Any:
         raise InvalidWorkflow(f"{workflow.name}: it has the id of the job", fix="leave out the id of the workflow")
     _check_result(job, step)
     plan = plan_of(workflow, step, clock, how)
+    if plan.is_saga:
+        raise InvalidWorkflow(
+            f"{workflow.name} has compensations, and no job goes on as such a workflow", fix="submit it from outside"
+        )
     size = len(encode_plan(plan))
     if size > PLAN_BYTES:
         raise InvalidWorkflow(
@@ -192,6 +195,11 @@ def _in_hand(verb: str) -> tuple[Execution, Rest, Any]:
         raise InvalidWorkflow(
             f"{context.task} runs at most once, and cannot go on: a worker that dies would leave it without an end",
             fix="let it run at least once",
+        )
+    if isinstance(job.beyond, StepInHand) and job.beyond.plan.is_saga:
+        raise InvalidWorkflow(
+            f"{verb}: {context.task} is a step of a workflow with compensations, which waits for its end",
+            fix="let another step do what follows",
         )
     open_room = workflows_here.get(None)
     if open_room is None:

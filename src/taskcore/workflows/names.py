@@ -26,17 +26,23 @@ from taskcore.workflows.decide import StepKey
 __all__ = [
     "batch_id",
     "begin_id",
+    "compensate_id",
+    "deadline_id",
     "expand_id",
     "gate_name",
     "guard_id",
     "list_name",
     "map_name",
+    "pivot_name",
     "plan_name",
     "recent_name",
     "recent_names",
     "replay_id",
+    "rounds_name",
     "step_id",
     "stop_name",
+    "undo_id",
+    "undo_name",
     "width_name",
 ]
 
@@ -89,6 +95,36 @@ def guard_id(workflow: str) -> str:
 def batch_id(job_id: str, name: str) -> str:
     """Derive the id of a batch that a job opens."""
     return _derived(f"batch|{job_id}|{name}")
+
+
+def pivot_name(workflow: str) -> str:
+    """Name the record in which a saga's pivot and who cancels it decide which of them comes first."""
+    return f"workflow/{workflow}/pivot"
+
+
+def undo_name(workflow: str) -> str:
+    """Name the list of what is undone, in order."""
+    return f"workflow/{workflow}/undo"
+
+
+def rounds_name(workflow: str) -> str:
+    """Name the count of how often compensation was begun anew."""
+    return f"workflow/{workflow}/rounds"
+
+
+def undo_id(workflow: str, step: int, turn: int | None = None) -> str:
+    """Derive the id of the job that undoes a step; without a turn the key that all turns share."""
+    return _derived(f"undo|{workflow}|{step}|{'' if turn is None else turn}")
+
+
+def compensate_id(workflow: str, turn: int, behind: int | None) -> str:
+    """Derive the id of the job that finds out what is to be undone next, behind the end of a compensation."""
+    return _derived(f"compensate|{workflow}|{turn}|{'' if behind is None else behind}")
+
+
+def deadline_id(workflow: str) -> str:
+    """Derive the id of the job that comes when the deadline of a saga passes."""
+    return _derived(f"deadline|{workflow}")
 
 
 def begin_id(workflow: str) -> str:

@@ -32,16 +32,16 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import shorten_repr
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.perform import Performer
-from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.decide import SkipStep, StartStep, StepKey, WaitForStep, arguments_of
 from taskcore.workflows.envelope import PartOf, StepEnvelope, decode_step, ordinary
 from taskcore.workflows.expand import NoList, expand, write_width
 from taskcore.workflows.look import Looked, look
 from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
-from taskcore.workflows.plan import NewerPlan, Plan, StepPlan
+from taskcore.workflows.plan import AFTER_DEADLINE, NewerPlan, Plan, StepPlan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, RecordReader
 from taskcore.workflows.rest import Rest
+from taskcore.workflows.saga import Sagas
 
 __all__ = ["StepInHand", "StepPerformer"]
 
@@ -89,6 +89,7 @@ class StepPerformer:
         *,
         twins: bool,
         look_after: LooksAfter,
+        sagas: Sagas,
     ) -> None:
         self._performer = performer
         self._store = store
@@ -97,6 +98,7 @@ class StepPerformer:
         self._clock = clock
         self._twins = twins
         self._look_after = look_after
+        self._sagas = sagas
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job whose envelope has a newer format than an ordinary one.
@@ -143,14 +145,11 @@ class StepPerformer:
     async def _go_on(
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, looked: Looked
     ) -> Outcome | None:
-        if envelope.of.part == "guard":
-            return await self._guard(hand)
-        ended = await self._ended(hand, looked)
+        if envelope.of.part in ("guard", "deadline", "compensate", "undo"):
+            return await self._beside(job, slot, envelope, hand, looked)
+        ended = await self._ended(job, envelope, hand, looked)
         if ended is not None:
             return ended
-        if self._is_late(envelope):
-            hand.how, hand.advances = FAILED, True
-            return DeadlinePassed()
         if envelope.of.part == "begin":
             return await self._begin(hand)
         if isinstance(looked.verdict, WaitForStep):
@@ -164,10 +163,32 @@ class StepPerformer:
             return CancelledBefore()
         if envelope.of.part == "expand":
             return await self._expand(hand)
+        stopped = None
+        if hand.plan.steps[envelope.of.step].pivot:
+            stopped = await self._sagas.begin_pivot(envelope.of.workflow, hand.plan)
+        if stopped is not None:
+            return stopped
         hand.advances = True
         return await self._run(job, slot, envelope, hand, looked.verdict)
 
-    async def _ended(self, hand: StepInHand, looked: Looked) -> Outcome | None:
+    async def _beside(
+        self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, looked: Looked
+    ) -> Outcome | None:
+        """Perform a job that looks after a batch, or that undoes a saga."""
+        of, plan = envelope.of, hand.plan
+        if of.part == "guard":
+            return await self._guard(hand)
+        if of.part == "deadline":
+            return await self._sagas.deadline(of, plan)
+        if of.part == "compensate":
+            return await self._sagas.compensate(job, of, plan)
+        hand.advances = True
+        if looked.own is not None:
+            return outcome_of_stored(looked.own)
+        undo = await self._sagas.undo(of, plan, envelope)
+        return await self._perform_plain(job, slot, undo) if isinstance(undo, Envelope) else undo
+
+    async def _ended(self, job: Execution, envelope: StepEnvelope, hand: StepInHand, looked: Looked) -> Outcome | None:
         """Find why the job does not start: it has ended, it goes on as a workflow, or its workflow is over."""
         if looked.own is not None:
             hand.advances = True
@@ -177,6 +198,12 @@ class StepPerformer:
             return NOTHING
         if looked.above:
             await self._end_with_those_above(hand)
+        late = not looked.stopped and self._is_late(envelope)
+        if (looked.stopped or late) and hand.plan.steps[hand.of.step].undo is not None:
+            return await self._sagas.end_unrun(job, hand, late=late)
+        if late:
+            hand.how, hand.advances = FAILED, True
+            return DeadlinePassed()
         return CancelledBefore() if looked.stopped else None
 
     async def _end_with_those_above(self, hand: StepInHand) -> None:
@@ -189,7 +216,10 @@ class StepPerformer:
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, start: StartStep
     ) -> Outcome | None:
         """Run the step as an ordinary job, whose bytes no sender made."""
-        plain = plain_job(envelope, hand.plan.steps[envelope.of.step], start)
+        step = hand.plan.steps[envelope.of.step]
+        plain = plain_job(envelope, step, start)
+        if step.undo is not None:  # its key is its own, so that each of its ends is under a fence
+            return await self._perform_plain(job, slot, msgspec.structs.replace(plain, key=plain.id))
         task = self._performer.tasks.get(plain.task)
         if task is not None and plain.key is None and task.spec.key is not None:
             try:
@@ -202,6 +232,9 @@ class StepPerformer:
                 return Buried(conflict)
         if plain.key is None and self._twins:
             plain = msgspec.structs.replace(plain, key=plain.id)
+        return await self._perform_plain(job, slot, plain)
+
+    async def _perform_plain(self, job: Execution, slot: Slot, plain: Envelope) -> Outcome | None:
         decode, job.decode = job.decode, lambda _: plain
         try:
             return await self._performer.perform(job, slot)
@@ -253,7 +286,7 @@ class StepPerformer:
         return NOTHING
 
     def _life(self, plan: Plan) -> float:
-        return max(plan.deadline - self._clock(), 0.0) + AFTER_DEADLINE
+        return plan.life(self._clock())
 
 
 def plain_job(envelope: StepEnvelope, step: StepPlan, start: StartStep) -> Envelope:

@@ -13,8 +13,8 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.task import Call
 from taskcore.workflows.decide import StepKey
 from taskcore.workflows.envelope import STEP_FORMAT, StepEnvelope
-from taskcore.workflows.names import begin_id, expand_id, guard_id, step_id
-from taskcore.workflows.plan import CHUNK, OPEN_WIDTH, PartOf, Plan
+from taskcore.workflows.names import begin_id, compensate_id, deadline_id, expand_id, guard_id, step_id, undo_id
+from taskcore.workflows.plan import CHUNK, OPEN_WIDTH, PartOf, Plan, StepPlan, UndoPlan
 
 __all__ = ["StepSender"]
 
@@ -95,10 +95,33 @@ class StepSender:
         of = PartOf(workflow=workflow, part="guard")
         return self._message(plan, of, guard_id(workflow), b"{}", delay)
 
+    def compensation(self, workflow: str, plan: Plan, turn: int, behind: int | None = None) -> Outgoing:
+        """Make the message of the job that finds out what a saga undoes next.
+
+        :param turn: 0, and one more for each time that compensation is begun anew.
+        :param behind: the step whose compensation has ended.
+        """
+        of = PartOf(workflow=workflow, part="compensate", step=behind or 0, index=turn)
+        return self._message(plan, of, compensate_id(workflow, turn, behind), b"{}", 0.0)
+
+    def undoing(self, workflow: str, plan: Plan, number: int, turn: int) -> Outgoing:
+        """Make the message of the job that undoes a step."""
+        of = PartOf(workflow=workflow, part="undo", step=number, index=turn)
+        return self._message(plan, of, undo_id(workflow, number, turn), b"{}", 0.0)
+
+    def deadline(self, workflow: str, plan: Plan) -> Outgoing:
+        """Make the message of the job that comes when the deadline of a saga passes."""
+        of = PartOf(workflow=workflow, part="deadline")
+        delay = max(plan.deadline - self._clock(), 0.0)
+        return self._message(plan, of, deadline_id(workflow), b"{}", delay)
+
     def _message(
         self, plan: Plan, of: PartOf, job_id: str, args: bytes, delay: float, own_key: str | None = None
     ) -> Outgoing:
-        step = plan.steps[of.step]
+        step: StepPlan | UndoPlan = plan.steps[of.step]
+        ends_late = of.part in ("compensate", "undo", "deadline") or of.step in plan.behind_pivot
+        if of.part == "undo":
+            step = plan.steps[of.step].undo or step
         envelope = StepEnvelope(
             v=STEP_FORMAT,
             id=job_id,
@@ -107,7 +130,7 @@ class StepSender:
             queue=step.queue,
             args=msgspec.Raw(args),
             enqueued_at=self._clock(),
-            deadline=plan.deadline,
+            deadline=None if ends_late else plan.deadline,
             correlation_id=plan.correlation_id,
             source=self._source,
             headers=step.headers,

@@ -25,10 +25,9 @@ from taskcore.records.names import key_name
 from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.decide import Settlement
-from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.expand import write_lists
 from taskcore.workflows.names import plan_name
-from taskcore.workflows.plan import NO_VALUE, Over, PartOf, Plan, StepPlan, decode_plan, encode_plan
+from taskcore.workflows.plan import AFTER_DEADLINE, NO_VALUE, Over, PartOf, Plan, StepPlan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
 

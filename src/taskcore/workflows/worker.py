@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from taskcore.backend import Features
 from taskcore.components import Components
 from taskcore.errors import StoreRefused
 from taskcore.lifecycle import Ack, Bury, DeadlinePassed, Outcome, Reschedule
+from taskcore.records.keys import BUSY_RETRY, Acquired, Completed, Lost
 from taskcore.records.names import outcome_name
-from taskcore.results import EXPIRED, StoredOutcome, decode_outcome, encode_outcome, stored_outcome
+from taskcore.results import EXPIRED, StoredOutcome, decode_outcome, encode_outcome, stored_outcome, verdict_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -21,13 +22,14 @@ from taskcore.worker.execution import Execution
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from taskcore.worker.settle_records import RecordSettler
-from taskcore.workflows.advance import AFTER_DEADLINE, Advancer, StepEnd
+from taskcore.workflows.advance import Advancer, StepEnd
 from taskcore.workflows.batch_closing import look_after_batch
 from taskcore.workflows.marks import FAILED
 from taskcore.workflows.perform import NOTHING, REFUSED_AGAIN, StepInHand, StepPerformer
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader, how_of, skipped_outcome
 from taskcore.workflows.rest import Rest, RestSettler, leaves_rest
+from taskcore.workflows.saga import Sagas
 from taskcore.workflows.values import keeping_outcomes
 
 __all__ = ["StepSettler", "StepTasks", "WorkflowRoom"]
@@ -72,9 +74,11 @@ class WorkflowRoom:
         steps.tasks = StepTasks(performer.tasks)
         twins = has_twins(components.backend.features)
         advancer = Advancer(store, reader, sender, spread=twins, result_limit=performer.result_limit)
+        keys = settler.records.records.keys
+        sagas = Sagas(store, reader, sender, keys, components.clock, twins=twins)
         look_after = partial(look_after_batch, store, advancer, components.clock)
         self.perform = StepPerformer(
-            steps, store, reader, sender, components.clock, twins=twins, look_after=look_after
+            steps, store, reader, sender, components.clock, twins=twins, look_after=look_after, sagas=sagas
         ).perform
         self.clock = components.clock
         rests = RestSettler(store, reader, sender)
@@ -118,6 +122,9 @@ class StepSettler(RecordSettler):
         going_on = [one for one in batch if one.job.beyond is not None and not one.settled and leaves_rest(one)]
         for one in going_on:
             one.stored = None  # so its key is released, too, and stays claimed by the job
+        fenced = [one for one in steps if is_fenced(one)]
+        if fenced:
+            await self._commit_fenced(fenced)
         await self._inner.before(batch)
         if going_on:
             await self._go_on(going_on, now)
@@ -129,6 +136,20 @@ class StepSettler(RecordSettler):
         for one in ended:
             one.written = None  # what follows is built on it: it stands, whatever becomes of the lease
         await self._advance(ended, now)
+
+    async def _commit_fenced(self, ended: Sequence[Settlement]) -> None:
+        """Commit the ends of steps that have compensations, each under its fence; one that has lost its key has none."""
+        keys = self._inner.records.keys
+        answers = await keys.commit([(cast("Acquired", one.job.key), one.stored) for one in ended])
+        failpoint("settle.committed")
+        for one, answer in zip(ended, answers, strict=True):
+            one.committed = True
+            if isinstance(answer, Completed):
+                one.stored = answer.outcome
+                one.overrule(verdict_of_stored(answer.outcome, one.verdict, one.job.trail), self._events)
+            elif isinstance(answer, Lost):
+                one.overrule(Reschedule(BUSY_RETRY, one.job.delivery.trail), self._events)
+                one.stored = None
 
     async def _go_on(self, going_on: Sequence[Settlement], now: float) -> None:
         """Let jobs that have ended go on as workflows; one that has lost its key leaves nothing."""
@@ -173,9 +194,17 @@ def _advances(one: Settlement) -> bool:
     return isinstance(one.verdict, Ack) and one.job.beyond.advances and not leaves_rest(one)
 
 
+def is_fenced(one: Settlement) -> bool:
+    """Tell whether a step has ended whose end counts only under the fence of its key."""
+    hand: StepInHand = one.job.beyond
+    if hand.of.part != "step" or one.job.key is None or one.committed or one.stored is None:
+        return False
+    return hand.plan.steps[hand.of.step].undo is not None and isinstance(one.verdict, Ack | Bury)
+
+
 def _keep_outcome(one: Settlement, hand: StepInHand, now: float) -> None:
     """Let the outcome of a step be stored for as long as its workflow may run; an expansion has none."""
-    if hand.of.part in ("expand", "begin", "guard"):
+    if hand.of.part in ("expand", "begin", "guard", "compensate", "deadline"):
         one.stored = None
         return
     if hand.skipped:
@@ -184,7 +213,7 @@ def _keep_outcome(one: Settlement, hand: StepInHand, now: float) -> None:
         one.stored = encode_outcome(StoredOutcome("dead", reason=one.verdict.reason, task=one.job.envelope.task))
     elif isinstance(one.verdict, Ack) and one.stored is None:
         one.stored = stored_outcome(one.outcome, one.verdict, one.job.envelope.task, None)
-    one.keep = max(hand.plan.deadline - now, 0.0) + hand.plan.keep + AFTER_DEADLINE
+    one.keep = hand.plan.life(now) + hand.plan.keep
 
 
 def _end_of(one: Settlement) -> StepEnd:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from taskcore.client.host import AppHost
 from taskcore.components import Components
@@ -16,13 +16,13 @@ from taskcore.router import any_task
 from taskcore.store import Store
 from taskcore.task import Task
 from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
-from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.batch import Batch, BatchLimits, BatchOptions, BatchProgress
 from taskcore.workflows.build import Workflow
 from taskcore.workflows.chain import Chain
+from taskcore.workflows.compensation import begin_anew
 from taskcore.workflows.errors import WorkflowNotFound
 from taskcore.workflows.names import recent_names
-from taskcore.workflows.plan import Plan
+from taskcore.workflows.plan import AFTER_DEADLINE, Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
 from taskcore.workflows.replay import continued, copy_ended
@@ -47,11 +47,13 @@ class WorkflowOptions(TypedDict, total=False):
     :param id: of your own; to submit the same workflow again under the same id is safe, and sends it once.
     :param deadline: no step starts after this time; default: a day.
     :param keep: how long its outcome is kept; default: as the app keeps results, or an hour.
+    :param on_compensation_failure: whether compensations stop at one that fails (the default), or continue.
     """
 
     id: str
     deadline: Duration
     keep: Duration
+    on_compensation_failure: Literal["stop", "continue"]
 
 
 class Workflows:
@@ -82,7 +84,7 @@ class Workflows:
             raise InvalidSetting(f"id={shorten_repr(own)} cannot be used", fix="give a text without control characters")
         deadline = seconds_of("deadline", options.get("deadline", DEADLINE))
         keep = seconds_of("keep", options.get("keep", self._settings.keep_result or KEEP))
-        how = Submission(own, deadline, keep)
+        how = Submission(own, deadline, keep, _undoes_on(options.get("on_compensation_failure", "stop")))
         return Workflow(name, partial(self._submit, how=how), how)
 
     @overload
@@ -164,6 +166,18 @@ class Workflows:
         new = await copy_ended(store, RecordReader(store), id, plan, life)
         return await self._send(new, goes_on, life, task_of_last(goes_on, self._task_named, self._any_task))
 
+    async def compensate(self, id: str) -> None:
+        """Begin the compensation of a saga anew, at the one that failed; those that are done are not repeated.
+
+        The outcome of the workflow stays as it is; ``run.compensation()`` tells how far it has come.
+
+        :raises WorkflowNotFound: there is none with this id, or its records are gone (TC411).
+        :raises InvalidWorkflow: nothing of it is undone (TC311).
+        :raises EnqueueRefused: surely not sent (TC203).
+        """
+        plan = await self._plan(id)
+        await begin_anew(self._store(), self._sender(), id, plan, self._components().clock())
+
     async def recent(self) -> AsyncIterator[WorkflowState]:
         """Yield workflows that were sent lately, the newest first: some hundred at most, and the newest for sure."""
         self._host.require_open()
@@ -217,6 +231,16 @@ class Workflows:
     @property
     def _any_task(self) -> Task[..., Any]:
         return any_task(self._host, self._settings, has_store=True)
+
+
+def _undoes_on(given: str) -> bool:
+    """Tell whether compensations continue behind one that failed.
+
+    :raises InvalidSetting: it is neither.
+    """
+    if given not in ("stop", "continue"):
+        raise InvalidSetting(f"on_compensation_failure={given!r} is not known", fix='"stop" or "continue"')
+    return given == "continue"
 
 
 def _annotation(last: FirstOf[Any] | MapStep[Any]) -> Any:
