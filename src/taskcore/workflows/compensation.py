@@ -37,7 +37,7 @@ class Compensation(PublicValue, frozen=True, kw_only=True):
 
     state: CompensationState
     undone: tuple[str, ...] = ()
-    failed: dict[str, str] = {}
+    failed: dict[str, str] = msgspec.field(default_factory=dict)
     waiting: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 

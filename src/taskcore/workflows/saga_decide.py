@@ -74,9 +74,12 @@ def check_saga(steps: Sequence[StepPlan]) -> None:
     pivots = [number for number, step in enumerate(steps) if step.pivot]
     if len(pivots) > 1:
         raise InvalidWorkflow(f"{steps[pivots[0]].name} and {steps[pivots[1]].name} cannot both be the pivot")
-    if not pivots:
-        return
-    [pivot] = pivots
+    if pivots:
+        _check_pivot(steps, pivots[0])
+
+
+def _check_pivot(steps: Sequence[StepPlan], pivot: int) -> None:
+    """Refuse steps beside the pivot, and compensations behind it."""
     before, behind = set(steps[pivot].waits_for()), set[int]()
     for number in reversed(range(pivot)):
         if number in before:

@@ -138,7 +138,7 @@ class StepSettler(RecordSettler):
         await self._advance(ended, now)
 
     async def _commit_fenced(self, ended: Sequence[Settlement]) -> None:
-        """Commit the ends of steps that have compensations, each under its fence; one that has lost its key has none."""
+        """Commit the ends of steps that have compensations, each under its fence; without its key one has none."""
         keys = self._inner.records.keys
         answers = await keys.commit([(cast("Acquired", one.job.key), one.stored) for one in ended])
         failpoint("settle.committed")
