@@ -220,7 +220,7 @@ def beginning(fails_at: int) -> Callable[[Stage], Awaitable[Callable[[], Awaitab
     async def begin(stage: Stage) -> Callable[[], Awaitable[JobOutcome[Any]]]:
         trip = Trip(stage.app)
         stage.trip = trip  # type: ignore[attr-defined]  # for the judge
-        workflow, last = trip.chain(fails_at)
+        workflow, last = trip.chain(fails_at, deadline=900)
         sent = await workflow.submit(last)
         return lambda: sent.outcome(timeout=0)
 
