@@ -358,6 +358,10 @@ CLASSES = (
     "schedules.Schedules",
     "schedules.Tick",
     "schedules.Timing",
+    "workflows.Batch",
+    "workflows.BatchClosed",
+    "workflows.BatchOptions",
+    "workflows.BatchProgress",
     "workflows.Chain",
     "workflows.ChildFailure",
     "workflows.ChildValue",
@@ -374,6 +378,8 @@ CLASSES = (
     "workflows.WorkflowProgress",
     "workflows.WorkflowState",
     "workflows.Workflows",
+    "workflows.continue_with",
+    "workflows.spawn",
 )
 
 
