@@ -365,6 +365,7 @@ CLASSES = (
     "workflows.Chain",
     "workflows.ChildFailure",
     "workflows.ChildValue",
+    "workflows.Compensation",
     "workflows.FirstOf",
     "workflows.InvalidWorkflow",
     "workflows.MapStep",
