@@ -94,10 +94,14 @@ def no_servers_if_quick(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Run every async test on asyncio and on trio; marked ``virtual``, under a clock that jumps."""
+def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run every async test on asyncio and on trio; marked ``virtual``, under a clock that jumps.
+
+    There days pass in which workers have nothing to do but to beat: they do so in the tests that ask for it.
+    """
     if request.node.get_closest_marker("virtual") is None:
         return request.param
+    monkeypatch.setenv("TASKCORE_HEARTBEAT", "0")
     from tests.support.virtual import options  # noqa: PLC0415 - imported by the tests that need it
 
     return request.param, options(request.param)

@@ -327,6 +327,7 @@ MODULES = (
     "toolkit.diagnostics",
 )
 CLASSES = (
+    "blocking.events.SyncEventStream",
     "blocking.SyncApp",
     "blocking.SyncDeadLetters",
     "blocking.progress.SyncLogReader",
@@ -335,6 +336,9 @@ CLASSES = (
     "blocking.schedules.SyncSchedules",
     "blocking.workflows.SyncRun",
     "blocking.workflows.SyncWorkflows",
+    "events.EventStream",
+    "events.JobEvent",
+    "events.Subscribe",
     "options.UsingOptions",
     "progress.AsyncTracked",
     "progress.JobLog",

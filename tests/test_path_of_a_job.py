@@ -17,8 +17,8 @@ from taskcore import App
 SRC = Path(taskcore.__file__).parent
 #: Rooms of which a reader of the core needs the protocol only.
 ROOMS = ("backends/", "stores/", "connections/", "toolkit/")
-#: These run beside the jobs: what keeps leases, and how many more jobs may come.
-BESIDE = {"worker/leases.py", "worker/pools.py"}
+#: These run beside the jobs: what keeps leases, keys and waiting jobs, and how many more jobs may come.
+BESIDE = {"worker/leases.py", "worker/pools.py", "keeping/keys.py", "keeping/waiting.py"}
 #: Called by the in-memory store, and not by the core.
 OF_ADAPTERS = {"store.py"}
 

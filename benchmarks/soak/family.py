@@ -21,7 +21,7 @@ __all__ = ["RUN", "Member"]
 
 ROOT = Path(__file__).parents[2]
 RUN = "SOAK_RUN"  #: a variable that all processes of a run have, also those that they start
-LAST_RESORT = 17.0  #: seconds after the grace in which a worker or a supervisor ends, whatever its jobs do
+LAST_RESORT = 8.0  #: seconds after the grace in which a worker or a supervisor ends, whatever its jobs do
 BUSY = 10.0  #: … and that a busy machine may need
 REBIRTH = 0.3  #: seconds until the next life of a process that ended by itself
 REPEAT = 2.0  #: … of one that could not connect

@@ -19,7 +19,7 @@ Rule: TypeAlias = Callable[[Evidence], Iterator[tuple[str, str]]]
 LISTED_FOR = 4.0  #: seconds for which a worker that died may be listed: three heartbeats, and one more
 BUSY = 4.0  #: … and that a busy machine may need beside
 LONG_ENOUGH = 150.0  #: seconds after which sizes are compared
-LAST_RESORT = 17.0  #: seconds after its grace in which a stopping worker ends, whatever its jobs do
+LAST_RESORT = 8.0  #: seconds after its grace in which a stopping worker ends, whatever its jobs do
 WARM = 30.0  #: seconds in which a process may grow as it likes
 
 #: How much larger the least of the last third may be than the median of the first one: a part of it, and a fixed size.

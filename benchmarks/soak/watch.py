@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +28,7 @@ LOOK_EACH = 2.0  #: seconds between two looks
 CONSUMERS_EACH = 30.0  #: … at the broker's consumers: RabbitMQ's own tool for that is slow
 PROBE_EACH = 0.5  #: seconds between two jobs that show whether the machine keeps up
 LISTED_WITHIN = 20.0  #: seconds in which the roster has to become true when nothing is broken any more
+STARTED_AT = 18  #: where ``stat`` tells when a process began, counted from behind its state
 ESTABLISHED = "01"  #: a state of a connection, as Linux writes it
 
 
@@ -47,8 +51,14 @@ async def watch(app: App, stage: Stage) -> None:
 async def count(stage: Stage) -> None:
     """Write down how many consumers the broker has, for ever."""
     while "broker" in stage.servers:
-        with suppress(Exception):  # the server was killed, or is just starting
-            stage.ledger.write("size", of="broker", consumers=await _consumers(stage.servers["broker"]))
+        # A task of its own: a client whose connection is lost may cancel the task that waits for its answer.
+        asking = asyncio.ensure_future(_consumers(stage.servers["broker"]))
+        try:
+            await asyncio.wait({asking})
+        finally:
+            asking.cancel()
+        if not asking.cancelled() and asking.exception() is None:  # else the server was killed, or is just starting
+            stage.ledger.write("size", of="broker", consumers=asking.result())
         await anyio.sleep(CONSUMERS_EACH)
 
 
@@ -101,18 +111,21 @@ async def rest(app: App, stage: Stage, *, are_working: bool) -> None:
 
 def _living(lines: Iterable[Line]) -> dict[int, str]:
     """Return the worker processes that have entered their lifespan and not left it, by process id."""
-    found: dict[int, str] = {}
+    found: dict[int, Line] = {}
     for line in lines:
         if line.what == "entered":
-            found[int(line.facts["pid"])] = line.who
+            found[int(line.facts["pid"])] = line
         elif line.what == "left":
             found.pop(int(line.facts["pid"]), None)
-    return {pid: who for pid, who in found.items() if _lives(pid)}
+    return {pid: line.who for pid, line in found.items() if _lives(pid, line.at)}
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, seen: float = inf) -> bool:
+    """Tell whether a process lives; one that began after it was seen is another, which got the number of a dead one."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] != "Z"
+        state, *facts = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(facts[STARTED_AT]) / os.sysconf("SC_CLK_TCK")
+        return state != "Z" and time.time() - age <= seen + 1.0
     return False
 
 

@@ -16,13 +16,16 @@ from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.urls import mask_url, scheme_of
+from taskcore.toolkit.values import Door
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from taskcore.events import Subscribe
     from taskcore.middleware import Middleware
 
 __all__ = [
+    "EVENTS",
     "NO_STORE",
     "BackendOrURL",
     "Layers",
@@ -39,6 +42,8 @@ BackendOrURL: TypeAlias = Backend | str
 StoreOrURL: TypeAlias = Store | str
 #: Code around sending, running and settling; the first is the outermost.
 Layers: TypeAlias = "Sequence[Middleware]"
+#: Makes ``app.events``.
+EVENTS: Door[Subscribe] = Door("taskcore.events:Subscribe")
 
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
 

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskcore.adapters import BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
+from taskcore.adapters import EVENTS, BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, EnvelopeCodec, check_name, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
@@ -96,6 +96,9 @@ class App(Router):
     def __repr__(self) -> str:
         shown, state = show("url", self.settings.url), "open" if self._openings.is_open else "closed"
         return f"<App {shown} {len(self)} tasks, {state}>"
+
+    #: Hear what happens to jobs, from any program: ``async with app.events(kinds=["job.buried"]) as events: …``.
+    events = EVENTS
 
     # ── tasks ──
 
@@ -197,7 +200,7 @@ class App(Router):
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
         names = [check_name("queue", queue) for queue in queues or dict.fromkeys(task.spec.queue for task in self)]
-        await self._host.ask(lambda queries: queries.drain(names, timeout))
+        await self._host.ask(lambda queries: import_module("taskcore.waits").drain(queries, names, timeout))
 
     # ── sending and asking ──
 
@@ -257,7 +260,7 @@ class App(Router):
         self._host.require_open()
         return DeadLetters(self.components)
 
-    # ── schedules ──
+    # ── schedules and workflows ──
 
     @cached_property
     def schedule(self) -> Declarations:
@@ -271,8 +274,6 @@ class App(Router):
         """Put, read, pause, remove and fire schedules while the program runs."""
         return self.schedule.schedules
 
-    # ── workflows ──
-
     def workflow(self, name: str, **options: Unpack[WorkflowOptions]) -> Workflow:
         """Begin a workflow: add steps to it, then submit it."""
         return self.workflows.begin(name, options)
@@ -281,7 +282,7 @@ class App(Router):
         """Make a batch: ``async with app.batch("import") as batch: await batch.add(task.call(…))``."""
         return self.workflows.batch(name, options)
 
-    @cached_property
+    @property
     def workflows(self) -> Workflows:
         """Ask for workflows that were sent."""
         from taskcore.workflows import Workflows  # noqa: PLC0415 - many programs have no workflows

@@ -7,7 +7,8 @@ protocols:
     Backend     publish · consume                     4 verbs in all: publish, receive, settle, extend
     Source      receive · settle · extend             one consumer's hold on some queues
     Admin       for people and for cancelling: counts, purge, remove, dead letters
-    Peeks       shows jobs that wait, where the broker can (docs/adr/0011)
+
+What only some brokers can is in taskcore.toolkit.capabilities (docs/adr/0011).
 
 Rules for every adapter:
   * No exception of a client library leaves it: only BrokerUnavailable (nothing was done) and programming errors.
@@ -18,9 +19,9 @@ Rules for every adapter:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -28,8 +29,8 @@ from taskcore.lifecycle import Verdict
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
-    "Admin", "Backend", "Delivery", "Duplicate", "Features", "Letter", "LetterWalk", "OpensQueues", "Outgoing", "Peeks",
-    "Place", "Published", "QueueStats", "Refused", "Source", "Stored", "Support", "Uncertain", "WaitingJob",
+    "Admin", "Backend", "Delivery", "Duplicate", "Features", "Letter", "LetterWalk", "Outgoing", "Place", "Published",
+    "QueueStats", "Refused", "Source", "Stored", "Support", "Uncertain", "VerdictRefused",
 ]  # fmt: skip
 
 
@@ -58,9 +59,10 @@ class Duplicate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """Surely not stored, and why."""
+    """Surely not stored, and why; ``fix`` says what to do, where that is not to wait for room."""
 
     why: str
+    fix: str = ""
 
 
 class Uncertain(msgspec.Struct, frozen=True):
@@ -92,6 +94,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
     receipt: Any
 
 
+class VerdictRefused(Exception):
+    """The broker never takes what a verdict leaves behind; nothing of its batch was changed. The text says why."""
+
+
 class Source(Protocol):
     """One consumer's hold on some queues. Its verbs may be called from several tasks at once."""
 
@@ -109,6 +115,7 @@ class Source(Protocol):
         """Carry out the verdicts; returns the deliveries whose lease was lost, for which nothing was changed (C7).
 
         :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        :raises VerdictRefused: a job is too large to be kept with its new trail, now or ever; it can still be buried.
         """
         ...
 
@@ -155,19 +162,6 @@ class Backend(Protocol):
         """Make a source on these queues, earlier queues first; ``lease`` is in seconds.
 
         Leaving the context gives back nothing by itself: unsettled deliveries return when their lease ends.
-        """
-        ...
-
-
-@runtime_checkable
-class OpensQueues(Protocol):
-    """A broker on which the first jobs of a new queue wait, see ``Features.new_queue``."""
-
-    def open_queues(self, queues: Sequence[str], waits: Callable[[float], None]) -> None:
-        """Begin to open these queues, in the background; what fails is tried again by the first publish.
-
-        :param waits: called in the task of a publish that has to wait for a new queue, with the seconds that this adds
-            to its time.
         """
         ...
 
@@ -279,23 +273,6 @@ class Admin(Protocol):
 
     async def drop(self, letter_id: str) -> bool:
         """Forget a dead letter; False if there is none of that id."""
-        ...
-
-
-class WaitingJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that waits, as the broker keeps it; ``due`` in seconds from now, None if it is ready."""
-
-    envelope: bytes
-    trail: bytes = b""
-    due: float | None = None
-
-
-@runtime_checkable
-class Peeks(Protocol):
-    """An admin whose broker shows jobs that wait without taking them, see ``Features.peek``."""
-
-    async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
-        """Return the jobs that come next, at most ``limit``; they stay where they are."""
         ...
 
 

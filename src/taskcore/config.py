@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param grace: how long running jobs may go on after a worker was asked to stop.
     :param lease: after this time without a renewal another worker gets the job.
     :param max_block: how long leases are kept while a task blocks the event loop; then other workers get its jobs.
-    :param heartbeat: how often a worker tells the store what it does, for ``app.workers()``; None = never.
+    :param heartbeat: how often a worker tells the store what it does, for ``app.workers()``, ``events()``; 0 = never.
     :param send_timeout: how long ``enqueue`` waits for the broker.
     :param timeout: how long one attempt of a task that sets no limit may take; None = no limit.
     :param payload_limit: the largest arguments that are sent.
@@ -78,10 +78,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 100
     threads: int = 16
     processes: int | None = None
-    grace: float = 30.0
+    grace: float = 20.0
     lease: float = 15.0
     max_block: float = 600.0
-    heartbeat: float | None = None
+    heartbeat: float = 10.0
     send_timeout: float = 3.0
     timeout: float | None = None
     payload_limit: int = 262_144

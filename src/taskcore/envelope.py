@@ -227,8 +227,7 @@ class NewerFormat(MalformedEnvelope):
     :ivar job_id, task, data: as far as they can be read; the bytes, for a feature that knows the format.
     """
 
-    job_id = task = "?"
-    data = b""
+    job_id, task, data = "?", "?", b""
 
 
 class _AnyFormat(msgspec.Struct):

@@ -105,7 +105,7 @@ KINDS: dict[str, SettingKind] = {
     "grace": _WAIT,
     "lease": _PERIOD,
     "max_block": _WAIT,
-    "heartbeat": _PERIOD._replace(none="never"),
+    "heartbeat": _WAIT._replace(show=lambda value: show_duration(value) if value else "never"),
     "send_timeout": _PERIOD,
     "timeout": _PERIOD._replace(none="no limit"),
     "payload_limit": SettingKind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),

@@ -39,10 +39,11 @@ from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
-from taskcore.backend import Admin, Backend, Delivery, Features, OpensQueues, Outgoing, Published, Source
+from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Published, Source
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Verdict
 from taskcore.store import Conflict, Expect, Record, Store, Version, Write, largest_value
+from taskcore.toolkit.capabilities import OpensQueues
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.values import PublicValue
@@ -241,7 +242,7 @@ class ObservedBackend:
             return await self._backend.publish(batch)
 
     def open_queues(self, queues: Sequence[str], waits: Callable[[float], None]) -> None:
-        """See :class:`taskcore.backend.OpensQueues`; nothing happens where new queues are ready at once."""
+        """See :class:`taskcore.toolkit.capabilities.OpensQueues`; does nothing where new queues are ready at once."""
         if isinstance(self._backend, OpensQueues):
             self._backend.open_queues(queues, waits)
 

@@ -2,23 +2,26 @@
 
     worker/<number>    one record for each worker, which ends soon after its last heartbeat
 
-A worker takes the lowest number that is free. A worker that ends deletes its record; one that dies is gone when its
-record is.
+A worker takes a number at random, if that is free, so that a beat is one write and workers that start at the same time
+rarely want the same one. A worker that ends deletes its record; one that dies is gone when its record is.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import Any
 
 import anyio
 import anyio.abc
 import msgspec
 
+from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable, StoreRefused, StoreRequired, UnreadableRecord
 from taskcore.observe import JobInHand, WorkerStatus
 from taskcore.records.names import worker_name
@@ -33,7 +36,11 @@ log = logger("taskcore.worker")
 
 BEATS_MISSED = 3  #: heartbeats after whose time, and a second, a worker is not listed any more
 NUMBERS = 512  #: workers that can be listed
+TRIES = 4  #: numbers that a worker tries before it reads which ones are free
 SHOWN_JOBS = 100  #: jobs that a record names; the oldest ones
+LEAST = 0.1  #: seconds between two heartbeats, whatever is asked for
+EVENTS = "taskcore.events"  #: the room that tells subscribers of events, imported when there is one
+SUBSCRIBED_MEANWHILE = 5  #: writes of a record in a row, while subscribers write into it
 TIME_TO_LEAVE = 1.0  #: seconds for deleting the record when the worker ends
 
 
@@ -43,52 +50,82 @@ class Roster:
     :param executions: every job in hand.
     """
 
-    def __init__(
-        self, executions: Collection[Execution], store: Store, clock: Callable[[], float], options: WorkerOptions
-    ) -> None:
+    def __init__(self, executions: Collection[Execution], components: Components, options: WorkerOptions) -> None:
         self._executions = executions
-        self._store = store
-        self._clock = clock
+        self._store = components.store
+        self._events = components.events
+        self._clock = components.clock
         self._options = options
-        self._every = options.heartbeat or 1.0
+        self._every = max(options.heartbeat, LEAST)
         self._keep = BEATS_MISSED * self._every + 1.0
         self._started = 0.0
         self._mine: tuple[str, Version] | None = None
+        self._feed: Any = None  # of events, while a subscriber listens
         self._busy = (0.0, 0.0)
+        self._dice = random.SystemRandom()  # not that of the program, which a job may seed
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Beat until cancelled; then leave the roster."""
+        store = self._store
+        if store is None:
+            raise _no_store()
         self._started = self._clock()
         self._busy = (time.monotonic(), time.process_time())
         task_status.started()
-        store = self._store
         try:
-            while True:
-                try:
-                    await self._beat(store)
-                except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
-                    log.debug("this worker is not in the roster now: %s", error.what)
-                await anyio.sleep(self._every)
+            async with anyio.create_task_group() as feeds:
+                while True:
+                    try:
+                        await self._beat(store, feeds)
+                    except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
+                        log.debug("this worker is not in the roster now: %s", error.what)
+                    await anyio.sleep(self._every)
         finally:
             with anyio.move_on_after(TIME_TO_LEAVE, shield=True), suppress(BrokerUnavailable, UnreadableRecord):
                 if self._mine is not None:
                     await store.delete(self._mine[0], expect=self._mine[1])
 
-    async def _beat(self, store: Store) -> None:
-        record = msgspec.json.encode(self._status())
+    async def _beat(self, store: Store, feeds: anyio.abc.TaskGroup) -> None:
+        status = self._status()
+        record = msgspec.json.encode(status)
         if self._mine is not None:
             name, before = self._mine
             self._mine = None
-            now = await store.put(name, record, expect=before, keep=self._keep)
-            if not isinstance(now, Conflict):
-                self._mine = (name, now)
-                return
-        for name, found in zip(NAMES, await store.get_many(NAMES), strict=True):
-            if found is None:
-                now = await store.put(name, record, expect=ABSENT, keep=self._keep)
+            for _ in range(SUBSCRIBED_MEANWHILE):
+                now = await store.put(name, record, expect=before, keep=self._keep)
                 if not isinstance(now, Conflict):
                     self._mine = (name, now)
                     return
+                if now.current is None or not self._is_asked(now.current.value, name, status, feeds):
+                    break
+                before = now.current.version
+        for name in self._dice.sample(NAMES, TRIES):
+            if await self._take(store, name, record):
+                return
+        for name, found in zip(NAMES, await store.get_many(NAMES), strict=True):
+            if found is None and await self._take(store, name, record):
+                return
+        log.debug("this worker is not in the roster now: %d others are", NUMBERS)
+
+    def _is_asked(self, found: bytes, name: str, status: WorkerStatus, feeds: anyio.abc.TaskGroup) -> bool:
+        """Tell the events of this worker, if it is subscribers that have written into its record."""
+        asked = import_module(f"{EVENTS}.record").asked_of(found, (status.name, status.pid, status.started))
+        if asked is None:
+            return False
+        if self._feed is None or self._feed.is_over:
+            feed = import_module(f"{EVENTS}.feed").EventFeed
+            self._feed = feed(self._store, self._events, worker=status.name, clock=self._clock, heartbeat=self._every)
+            feeds.start_soon(self._feed.run)
+        self._feed.ask(asked, name)
+        return True
+
+    async def _take(self, store: Store, name: str, record: bytes) -> bool:
+        """Take a number, unless another worker has it."""
+        now = await store.put(name, record, expect=ABSENT, keep=self._keep)
+        if isinstance(now, Conflict):
+            return False
+        self._mine = (name, now)
+        return True
 
     def _status(self) -> WorkerStatus:
         began, used = self._busy
@@ -123,6 +160,8 @@ def _in_hand(job: Execution, ago: float) -> JobInHand:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it takes as long as all the rest
+
     try:
         return version("taskcore-framework")
     except PackageNotFoundError:  # a checkout that is not installed
@@ -135,10 +174,16 @@ async def read_workers(store: Store | None) -> Sequence[WorkerStatus]:
     :raises StoreRequired: there is no store that could have it (TC105).
     """
     if store is None:
-        raise StoreRequired("workers say in a store that they live, and this app has none")
-    found = []
+        raise _no_store()
+    found: dict[object, WorkerStatus] = {}
     for record in await store.get_many(NAMES):
         if record is not None:
             with suppress(msgspec.MsgspecError):  # of a newer version
-                found.append(msgspec.json.decode(record.value, type=WorkerStatus))
-    return sorted(found, key=lambda worker: (worker.name, worker.pid))
+                status = msgspec.json.decode(record.value, type=WorkerStatus)
+                same = (status.host, status.pid, status.name, status.started)  # twice, if the answer to a beat was lost
+                found[same] = max(status, found.get(same, status), key=lambda one: one.seen)
+    return sorted(found.values(), key=lambda worker: (worker.name, worker.pid))
+
+
+def _no_store() -> StoreRequired:
+    return StoreRequired("workers say in a store that they live, and this app has none")

@@ -280,9 +280,9 @@ class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
     key: str | None = None
 
     #: Read how far it has got: ``await job.progress()``, ``async for seen in job.progress()``.
-    progress: ClassVar[Door[ReadProgress]] = Door("taskcore.progress:ReadProgress")
+    progress = cast("Door[ReadProgress]", Door("taskcore.progress:ReadProgress"))
     #: Read the lines of its log: ``await job.log()``, ``async for line in job.log()``.
-    log: ClassVar[Door[ReadLog]] = Door("taskcore.progress:ReadLog")
+    log = cast("Door[ReadLog]", Door("taskcore.progress:ReadLog"))
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task.name}>"

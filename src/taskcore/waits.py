@@ -1,4 +1,4 @@
-"""Waiting for jobs: what a wait that took too long can tell, and what a job that waits for another one is told.
+"""Waiting: until a queue is empty; what a wait that took too long can tell, and what a job that waits is told.
 
 A worker's slot that waits for a job of the same worker may wait for ever: when all slots wait, none is left to run what
 they wait for. So a job that does it is named in the log, once for each task, with the way out.
@@ -6,11 +6,13 @@ they wait for. So a job that does it is named in the log, once for each task, wi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import anyio
 
-from taskcore.client.queries import JobQueries, counts_of
+from taskcore.backend import QueueStats
+from taskcore.client.queries import JobQueries
 from taskcore.envelope import running
 from taskcore.errors import ResultTimeout
 from taskcore.records.names import workflow_name
@@ -19,8 +21,9 @@ from taskcore.results import JobStatus
 from taskcore.store import Store
 from taskcore.task import Job
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["explain", "status_elsewhere", "warn_inside"]
+__all__ = ["drain", "explain", "status_elsewhere", "warn_inside"]
 
 log = logger("taskcore.client")
 
@@ -67,7 +70,7 @@ async def explain(queries: JobQueries, job: Job[Any], timeout: float) -> ResultT
         [stats] = await queries.admin.stats([job.queue])
         facts = [
             f"the job is: {state}",
-            f'queue "{job.queue}": {counts_of(stats)}',
+            f'queue "{job.queue}": {_counts(stats)}',
         ]
         if state == "queued" and not stats.leased:
             facts.append("no job of this queue is running: is a worker listening to it?")
@@ -82,3 +85,27 @@ async def explain(queries: JobQueries, job: Job[Any], timeout: float) -> ResultT
         + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
         job_id=job.id,
     )
+
+
+async def drain(queries: JobQueries, queues: Iterable[str], timeout: Duration | None) -> None:
+    """Wait until each queue holds no job that is ready, running or scheduled.
+
+    :param timeout: how long to wait for each queue; None sets no limit.
+    :raises TimeoutError: a queue was not empty by then; the text says what it holds.
+    """
+    pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
+    for queue in queues:
+        began = anyio.current_time()
+        while True:
+            [stats] = await queries.admin.stats([queue])
+            if not stats.unfinished:
+                break
+            if limit is not None and anyio.current_time() - began >= limit:
+                raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {_counts(stats)}')
+            await anyio.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+
+
+def _counts(stats: QueueStats) -> str:
+    running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
+    return f"{stats.ready} ready, {running} running, {scheduled} scheduled"

@@ -210,7 +210,7 @@ def test_config(shop):
     rows = {line[0].strip(): [part.strip() for part in line if part.strip()][1:] for line in lines}
     assert rows["url"] == ["redis://****@host", "env TASKCORE_URL"]
     assert rows["lease"] == ["2m", "taskcore.toml:2"]
-    assert rows["grace"] == ["30s", "default"]
+    assert rows["grace"] == ["20s", "default"]
     assert "\x1b" not in answer.stdout
 
 

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +14,17 @@ import anyio
 import pytest
 
 from taskcore import App
-from taskcore.faults import NatsServer, PostgresServer, RedisServer
-from taskcore.stores.memory import MemoryStore
+from taskcore.faults import RedisServer
 from tests.progress.programs import KINDS, make
 from tests.support.real import serving
+from tests.support.stores import KINDS_OF_STORES, store_of
 
 ROOT = Path(__file__).parents[2]
-SERVERS = {"redis": RedisServer, "nats": NatsServer, "postgresql": PostgresServer}
 
 pytestmark = pytest.mark.timeout(90)
 
 
-@contextmanager
-def store_of(kind: str, folder: Path) -> Iterator[Any]:
-    """Run a store: a URL, or an object that programs of this process share."""
-    with ExitStack() as opened:
-        if kind == "memory":
-            yield MemoryStore()
-        elif kind == "sqlite":
-            yield f"sqlite:///{folder / 'records.db'}"
-        else:
-            yield opened.enter_context(serving(SERVERS[kind])).url
-
-
-@pytest.mark.parametrize("kind", ["memory", "sqlite", *SERVERS])
+@pytest.mark.parametrize("kind", KINDS_OF_STORES)
 def test_every_store_pushes_and_keeps(kind: str, tmp_path: Path) -> None:
     """Another program sees values soon after they are written, in order, the last one before the end; so with lines."""
 

@@ -25,7 +25,7 @@ def story_of(point: str, delivery: str, overlap: str, *, away: float = 0.0) -> t
     lost = 0
 
     def make(backend: MemoryBackend, store: MemoryStore, name: str, *, schedules: bool) -> App:
-        app = App(backend, store=store, clock=virtual.clock, source=name, schedules=schedules)
+        app = App(backend, store=store, clock=virtual.clock, source=name, schedules=schedules, heartbeat=0)
 
         @app.schedule("s", every=10, phase=0, overlap=overlap)
         @app.task(name="work", delivery=delivery)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import re
 import time
 
 import pytest
 
-from tests.support.command import eventually
+from tests.support.command import eventually, is_running
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -20,6 +21,12 @@ from taskcore.supervisor import autoscale
 
 autoscale.QUIET_LOOKS = 2
 main()
+"""
+
+
+GROWS = """
+
+KEPT = []
 """
 
 
@@ -63,11 +70,31 @@ def test_a_replaced_process_finishes_its_jobs(project):
 
 
 def test_a_process_that_grows_is_replaced(project):
-    """With --max-memory a process above the size is replaced, by one that has to be ready before."""
-    with project.run("--max-memory", "1MiB", "--log-level", "info") as command:
-        eventually(lambda: len(command.pids()) >= 2, what="a replacement")
+    """With --max-memory a process that a job lets grow is replaced; one that has run no job stays."""
+    shop = project.directory / "shop.py"
+    shop.write_text(
+        shop.read_text().replace("    await anyio.sleep(seconds)", "    KEPT.append(b'x' * 200_000_000)") + GROWS
+    )
+    with project.run("--max-memory", "180MiB") as command:
+        [first] = command.wait_ready(1)
+        time.sleep(1.0)
+        assert command.pids() == [first]
+        project.send("note", {"number": 1})
+        eventually(lambda: len(command.pids()) == 2, what="a replacement")
+        eventually(lambda: not is_running(first), what="the end of the one that grew")
+        time.sleep(1.0)
+        assert len(command.pids()) == 2
 
-    assert "--max-memory is 1MiB" in command.said
+    assert re.search(rf"process {first} is replaced: it occupies \d+MiB, --max-memory is 180MiB", command.said)
+
+
+def test_a_size_that_every_process_has_is_refused(alone):
+    """With less than what a process needs without a job each would be replaced at once: the command says so."""
+    with alone.run("--max-memory", "5MiB") as command:
+        assert command.end() == 2
+
+    assert "error[TC104]: --max-memory 5MiB: each process would be replaced at once" in command.said
+    assert "occupies" in command.said
 
 
 def test_the_number_follows_the_load(project):

@@ -39,6 +39,7 @@ FEATURES = (
     "blocking",
     "cancelling",
     "dependencies",
+    "events",
     "keeping",
     "parking",
     "progress",

@@ -11,6 +11,7 @@ import time
 import anyio
 
 from taskcore import App
+from taskcore.worker import signals
 
 app = App("memory://")
 
@@ -47,16 +48,26 @@ def thread() -> None:
     time.sleep(60.0)
 
 
+@app.task
+async def blocked() -> None:
+    """Block the event loop."""
+    say("started")
+    time.sleep(60.0)  # noqa: ASYNC251 - it is what the test is about
+
+
 KINDS = {
     "short": sleeper.call(0.5),
     "long": sleeper.call(60.0),
     "stubborn": stubborn.call(),
     "thread": thread.call(),
+    "blocked": blocked.call(),
 }
 
 
 async def main(kind: str, grace: float) -> None:
     """Run one job at a time; the second never starts."""
+    if kind == "blocked":
+        signals.CLEANUP_TIMEOUT = 1.0
     async with app:
         await app.send(KINDS[kind])
         await app.send(KINDS[kind])

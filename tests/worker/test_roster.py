@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
 
-from taskcore import App, StoreRequired, WorkerStatus
+from taskcore import App, BrokerUnavailable, StoreRequired, WorkerStatus
 from tests.support.faulty import FaultyBackend, FaultyStore, worker_of
 from tests.support.virtual import clock
 
@@ -95,9 +97,67 @@ async def test_without_a_store_there_is_no_roster():
             await app.workers()
 
 
-async def test_a_worker_without_a_heartbeat_is_silent():
-    """By default a worker writes nothing of itself."""
+async def test_a_worker_is_listed_by_default(monkeypatch):
+    """Without a setting a worker beats every ten seconds."""
+    monkeypatch.delenv("TASKCORE_HEARTBEAT")
     app = App("memory://", clock=clock)
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app.running():
+        began = clock()
+        await anyio.sleep(60.0)
+        [worker] = await app.workers()
+        assert worker.seen - began > 45.0
+
+
+async def test_a_beat_is_one_write(parts):
+    """A worker reads nothing to beat, neither at its start nor later."""
+    app, _ = make(parts, "one")
+    async with app.running():
+        await anyio.sleep(10 * BEAT - 1.0)
+        assert app.counters["store.put.complete"] == 10
+        assert app.counters["store.get_many.complete"] == 0
+
+
+async def test_two_workers_share_no_number(parts, monkeypatch):
+    """Workers that want the same numbers at the same time do not overwrite each other, and all are listed."""
+    monkeypatch.setattr(random.SystemRandom, "sample", lambda _, names, number: names[:number])
+    apps = [make(parts, f"worker-{number:02}")[0] for number in range(20)]
+    async with AsyncExitStack() as exits:
+        for app in apps:
+            await exits.enter_async_context(app)
+        async with anyio.create_task_group() as group:
+            for app in apps:
+                group.start_soon(app.run_worker)
+            await anyio.sleep(3 * BEAT)
+            listed = [worker.name for worker in await apps[0].workers()]
+            group.cancel_scope.cancel()
+    assert listed == [f"worker-{number:02}" for number in range(20)]
+
+
+async def test_a_lost_answer_lists_no_worker_twice(parts):
+    """A worker whose beat was written, and not confirmed, takes another number; it is one worker all the same."""
+    app, _ = make(parts, "one")
+    _, store = parts
+
+    async def lost(_):
+        raise BrokerUnavailable("the answer was lost")
+
+    async with app, app.running():
+        await anyio.sleep(1.0)
+        store.faults.after["put"] = lost
+        await anyio.sleep(BEAT)
+        del store.faults.after["put"]
+        await anyio.sleep(BEAT)
+        assert sum(name.startswith("worker/") for name in store._records) == 2
+        assert len(await app.workers()) == 1
+
+
+async def test_a_worker_without_a_heartbeat_is_silent():
+    """With heartbeat=0 a worker writes nothing of itself."""
+    app = App("memory://", clock=clock, heartbeat=0)
 
     @app.task
     async def work() -> None: ...

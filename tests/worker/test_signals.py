@@ -103,6 +103,27 @@ def test_the_third_signal_ends_the_process(start):
     assert seconds < 5
 
 
+def test_the_third_signal_ends_a_blocked_loop(start):
+    """The signals count although the loop that would receive them does not turn."""
+    program = start("blocked", grace=60.0)
+    for _ in range(3):
+        program.kill(signal.SIGINT)
+    code, said, seconds = program.end()
+
+    assert (code, said) == (130, [])
+    assert seconds < 5
+
+
+def test_one_signal_ends_a_blocked_loop(start):
+    """The grace and the time to clean up are counted although the loop does not turn."""
+    program = start("blocked", grace=0.3)
+    program.kill()
+    code, said, seconds = program.end()
+
+    assert (code, said) == (1, [])
+    assert 1 < seconds < 6
+
+
 def test_a_blocked_thread_does_not_hold_up_the_worker(start):
     """A thread that cannot be interrupted is left behind: its job is given back, and the worker has ended."""
     program = start("thread", grace=60.0)

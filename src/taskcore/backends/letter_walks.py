@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from taskcore.backend import Letter, Outgoing, Published
-from taskcore.toolkit.batching import gather_limited
 
 __all__ = ["PagedWalk", "PlainWalk"]
 
@@ -37,10 +36,14 @@ class PlainWalk:
 
     async def drop(self, letters: Sequence[Letter]) -> int:
         """Forget letters; return how many were still there."""
+        from taskcore.toolkit.batching import gather_limited  # noqa: PLC0415 - it loads asyncio, which declaring does not
+
         return sum(await gather_limited(lambda letter: self._admin.drop(letter.id), letters, limit=AT_ONCE))
 
     async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
         """Publish jobs and drop their letters."""
+        from taskcore.toolkit.batching import gather_limited  # noqa: PLC0415 - as above
+
         return await gather_limited(lambda one: self._admin.replay(one[0].id, one[1]), batch, limit=AT_ONCE)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from taskcore.backend import Features, QueueStats
 from taskcore.blocking.handles import SyncJob
 from taskcore.blocking.portal import Portal
 from taskcore.deadletter import Cause, DeadLetter, DeadLetters, LetterVerdict, SettledLetters
 from taskcore.observe import WorkerStatus
-from taskcore.task import Call, Job
+from taskcore.task import Bridge, Call, Job
 from taskcore.toolkit.units import Duration
+from taskcore.toolkit.values import Door
 
 if TYPE_CHECKING:
+    from taskcore.blocking.events import SyncSubscribe
     from taskcore.blocking.schedules import SyncSchedules
     from taskcore.blocking.workflows import SyncWorkflows
     from taskcore.schedules import Schedules
@@ -99,9 +101,22 @@ class SyncApp(Generic[AppT]):
     :raises NotRunning: a verb is called in an event loop, which it would block (TC106).
     """
 
+    #: Hear what happens to jobs: ``with app.sync.events(kinds=["job.buried"]) as events: …``.
+    events: ClassVar[Door[SyncSubscribe]] = Door("taskcore.blocking.events:SyncSubscribe")
+
     def __init__(self, app: AppT, portal: Portal) -> None:
         self._app = app
         self._portal = portal
+
+    @property
+    def inner(self) -> AppT:
+        """The app itself."""
+        return self._app
+
+    @property
+    def bridge(self) -> Bridge:
+        """Runs coroutine functions where the app is open."""
+        return self._portal.run
 
     @contextmanager
     def running(

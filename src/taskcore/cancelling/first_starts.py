@@ -118,23 +118,30 @@ class FirstStarts:
             job.clear_at = NO_REQUESTS
         return job.clear_at == newest
 
-    def around(self, run: Run) -> Run:
-        """Put a last look for a cancellation in front of a run: the job may have waited for its key, or a thread."""
+    def around(self, run: Run, overdue: Callable[[Execution], Outcome | None]) -> Run:
+        """Put a last look for a cancellation in front of a run: the job may have waited for its key, or a thread.
+
+        :param overdue: finds whether the job's deadline is over.
+        """
         current = self.news.current
 
         def run_with(job: Execution, task: Task[..., Any], slot: Slot) -> Coroutine[Any, Any, Outcome | None]:
             newest = current()
             if newest is not None and job.clear_at == newest:  # nearly always: without a coroutine of its own
                 return run(job, task, slot)
-            return self._run_unless_cancelled(run, job, task, slot)
+            return run_unless_over(job, task, slot)
+
+        async def run_unless_over(job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+            over = await self._find_cancelled(job) or overdue(job)
+            return await run(job, task, slot) if over is None else over
 
         return run_with
 
-    async def _run_unless_cancelled(self, run: Run, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
-        if job.clear_at != await self.news.newest():
-            try:
-                if await self._cancels.requested(job.id):
-                    return CancelledBefore()
-            except UnreadableRecord as error:
-                return Buried(first_line(error))
-        return await run(job, task, slot)
+    async def _find_cancelled(self, job: Execution) -> Outcome | None:
+        """Look for a request to cancel the job that is newer than what is known of it."""
+        try:
+            if job.clear_at != await self.news.newest() and await self._cancels.requested(job.id):
+                return CancelledBefore()
+        except UnreadableRecord as error:
+            return Buried(first_line(error))
+        return None

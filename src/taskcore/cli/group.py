@@ -31,7 +31,7 @@ from taskcore.errors import (
 )
 from taskcore.toolkit.urls import mask_text, mask_url
 
-__all__ = ["APP_DIR", "DEBUG", "Exit", "exit_of", "installed_version", "run"]
+__all__ = ["APP_DIR", "DEBUG", "Exit", "Shell", "exit_of", "installed_version", "run", "show_error"]
 
 
 class Exit(IntEnum):
@@ -187,13 +187,18 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except Exception as error:  # noqa: BLE001 - its text and the lines of its traceback may hold a password
-        ours = list(_ours(error))
-        if shell.debug or not ours:
-            click.echo(mask_text("".join(traceback.format_exception(error))), err=True, nl=False)
-        else:
-            click.echo("\n".join(dict.fromkeys(_text(one) for one in ours)), err=True)
-        return exit_of(ours[0]) if ours else Exit.FAILED
+        return show_error(error, debug=shell.debug)
     return code if isinstance(code, int) else Exit.DONE
+
+
+def show_error(error: Exception, *, debug: bool) -> Exit:
+    """Write an error for people, and return the exit code of a command that ends with it."""
+    ours = list(_ours(error))
+    if debug or not ours:
+        click.echo(mask_text("".join(traceback.format_exception(error))), err=True, nl=False)
+    else:
+        click.echo("\n".join(dict.fromkeys(_text(one) for one in ours)), err=True)
+    return exit_of(ours[0]) if ours else Exit.FAILED
 
 
 def _without_secrets(message: str, arguments: Sequence[str]) -> str:

@@ -1,12 +1,14 @@
 """The last moments of a worker's process: what jobs have left behind would keep it when the worker has ended.
 
 The interpreter waits for threads that are no daemons and for child processes, asyncio for tasks and for its threads.
-They are left as much time as interrupted jobs have; all is settled by then, so ending the process loses nothing.
+They are left as much time as interrupted jobs have, or what is left of the time of a stop; all is settled by then, so
+ending the process loses nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 
@@ -17,10 +19,16 @@ __all__ = ["end_process_soon"]
 
 log = logger("taskcore.worker")
 
+LEAST = 0.5  #: seconds for the interpreter to end
 
-def end_process_soon(code: int) -> None:
-    """End this process in a while with this exit code, unless it ends by itself."""
-    timer = threading.Timer(signals.CLEANUP_TIMEOUT, _end, [signals.CLEANUP_TIMEOUT, code])
+
+def end_process_soon(code: int, left: float = math.inf) -> None:
+    """End this process in a while with this exit code, unless it ends by itself.
+
+    :param left: the seconds until the end of a stop.
+    """
+    seconds = max(min(signals.CLEANUP_TIMEOUT, left), LEAST)
+    timer = threading.Timer(seconds, _end, [seconds, code])
     timer.daemon = True
     timer.start()
 
@@ -29,7 +37,7 @@ def _end(seconds: float, code: int) -> None:
     main = threading.main_thread()
     threads = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
     log.error(
-        "still running %g s after the worker's end, because jobs have left something behind: ending the process. %s",
+        "still running %.1f s after the worker's end, because jobs have left something behind: ending the process. %s",
         seconds,
         f"Threads that are no daemons: {', '.join(threads)}"
         if threads

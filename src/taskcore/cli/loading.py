@@ -26,7 +26,7 @@ from taskcore.toolkit.urls import mask_text, mask_url
 if TYPE_CHECKING:
     from taskcore.app import App
 
-__all__ = ["load_app"]
+__all__ = ["is_misnamed", "load_app"]
 
 SHOWN_FRAMES, SHOWN_NAMES = 3, 8
 
@@ -53,6 +53,14 @@ def load_app(place: str | None, app_dir: str | Path = ".", include: str | None =
     for module in app.settings.include or () if include is None else check("include", include):
         _include(module, directory)
     return app
+
+
+def is_misnamed(error: TaskcoreError) -> bool:
+    """Tell whether the place of the app, or of an included module, is wrong, rather than the code there."""
+    return isinstance(error, AppNotFound) and (
+        error.__cause__ is None
+        or (isinstance(error.__cause__, ModuleNotFoundError) and not _frames(error.__cause__, Path()))
+    )
 
 
 def _include(name: str, directory: Path) -> None:

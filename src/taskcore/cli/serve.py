@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,8 @@ from taskcore.cli.worker_choices import WorkerChoices
 from taskcore.errors import BrokerUnavailable
 from taskcore.supervisor import Attendant, Notifier, SupervisedAttendant, SupervisorLine, announce, answering
 from taskcore.toolkit.groups import unwrap_single
+from taskcore.toolkit.stop_limit import StopLimit
+from taskcore.worker.signals import CLEANUP_TIMEOUT
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -41,18 +44,18 @@ async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -
                 group.cancel_scope.cancel()
         code = attendant.code if attendant is not None else code
     finally:
-        end_process_soon(code)
+        end_process_soon(code, math.inf if attendant is None else attendant.limit.lift())
     return code
 
 
 def _attendant(app: App, choices: WorkerChoices, scope: anyio.CancelScope) -> Attendant:
+    limit = StopLimit(choices.options(app).grace + CLEANUP_TIMEOUT)
     if choices.supervised is None:
         most = choices.max_leaked_threads
-        return Attendant(app.settings.threads if most is None else most, choices.options(app).grace)
+        return Attendant(limit, app.settings.threads if most is None else most)
     from taskcore.supervisor.spawning import adopt
 
-    line = SupervisorLine(adopt(choices.supervised), choices.options(app).grace)
-    return SupervisedAttendant(line, app.counters, scope)
+    return SupervisedAttendant(SupervisorLine(adopt(choices.supervised), limit), app.counters, scope)
 
 
 async def _work(app: App, choices: WorkerChoices, attendant: Attendant, tell: Callable[[str], None]) -> None:

@@ -13,7 +13,8 @@ from taskcore.cli.banner import farewell
 from taskcore.cli.worker_choices import WorkerChoices
 from taskcore.errors import BrokerUnavailable, InvalidSetting
 from taskcore.supervisor import Limits, Notifier, Supervisor, SupervisorOptions, announce, answering, stop_at_signals
-from taskcore.supervisor.memory import can_measure
+from taskcore.supervisor.deaths import show_memory
+from taskcore.supervisor.memory import can_measure, occupied
 from taskcore.supervisor.reload import reload_on_change, require_watchfiles
 from taskcore.supervisor.scaling import scale
 from taskcore.toolkit.groups import unwrap_single
@@ -62,8 +63,16 @@ async def supervise(app: App, choices: WorkerChoices, tell: Callable[[str], None
 def _check(choices: WorkerChoices) -> None:
     if choices.reload:
         require_watchfiles()
-    if choices.max_memory is not None and not can_measure():
+    if choices.max_memory is None:
+        return
+    if not can_measure():
         raise InvalidSetting("--max-memory does not work here: this system does not say how much memory a process has")
+    if choices.max_memory < occupied():
+        raise InvalidSetting(
+            f"--max-memory {show_memory(choices.max_memory)}: each process would be replaced at once",
+            facts=[f"this one has loaded the app, runs no jobs, and occupies {show_memory(occupied())}"],
+            fix="give what a process may grow to, such as twice as much",
+        )
 
 
 async def _say_ready(supervisor: Supervisor, tell: Callable[[str], None], began: float) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskcore.cli.logs import LogFormat
 from taskcore.config import check
+from taskcore.errors import InvalidSetting
 from taskcore.worker.hosting import WorkerChoice, worker_options
 
 if TYPE_CHECKING:
@@ -92,7 +93,17 @@ FROM_SETTINGS = ("worker_processes", "max_jobs", "max_memory", "max_leaked_threa
 
 
 def _chosen(settings: Any, name: str, given: Any) -> Any:
-    return getattr(settings, name) if given is None else check(name, given)
+    option = "processes" if name == "worker_processes" else name.replace("_", "-")
+    return getattr(settings, name) if given is None else _checked(f"--{option}", name, given)
+
+
+def _checked(option: str, name: str, given: Any) -> Any:
+    """Check what an option was given as the setting of this name; the error names the option."""
+    try:
+        return check(name, given)
+    except InvalidSetting as error:
+        why = " ".join(error.facts).partition(f"{name}: ")[2]
+        raise InvalidSetting(f"{option}: {why}", fix="taskcore worker --help explains the options") from error
 
 
 def _queues(given: Sequence[str]) -> tuple[tuple[str, ...] | None, dict[str, int] | None]:
@@ -100,9 +111,14 @@ def _queues(given: Sequence[str]) -> tuple[tuple[str, ...] | None, dict[str, int
     if not given:
         return None, None
     parts = [part.partition("=") for part in ",".join(given).split(",")]
-    names: tuple[str, ...] = check("queues", ",".join(name for name, _, _ in parts))
+    names: tuple[str, ...] = _checked("--queues", "queues", ",".join(name for name, _, _ in parts))
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise InvalidSetting(
+            f'--queues: "{twice[0]}" is named twice', fix="name each queue once, with one number or none"
+        )
     limited = ",".join(f"{name}={limit}" for name, equals, limit in parts if equals)
-    return names, check("queue_limits", limited) if limited else None
+    return names, _checked("--queues", "queue_limits", limited) if limited else None
 
 
 def _show_queues(choice: WorkerChoice) -> str | None:

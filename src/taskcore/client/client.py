@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from taskcore.backend import DUPLICATE, Duplicate, OpensQueues, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.backend import DUPLICATE, Duplicate, Outgoing, Published, Refused, Stored, Uncertain
 from taskcore.client.id_owners import IdOwners
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
@@ -22,6 +22,7 @@ from taskcore.observe import EventName
 from taskcore.task import Call, Job
 from taskcore.toolkit.app_loop import AppLoop
 from taskcore.toolkit.batching import GroupCommit, gather_limited
+from taskcore.toolkit.capabilities import OpensQueues
 from taskcore.toolkit.timeouts import SharedTimeout
 
 __all__ = ["Client"]
@@ -232,7 +233,8 @@ class Client:
         if isinstance(answer, Refused):
             return EnqueueRefused(
                 f"{call.task.name} was not enqueued: {answer.why}",
-                fix="nothing was stored; try again when there is room. "
+                fix=answer.fix
+                or "nothing was stored; try again when there is room. "
                 "Dead letters may count, too: drop or replay some, app.dead_letters",
             )
         return EnqueueUncertain(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
@@ -31,9 +31,8 @@ from taskcore.results import (
 from taskcore.task import Job
 from taskcore.toolkit.detached import Detached
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["JobQueries", "counts_of"]
+__all__ = ["JobQueries"]
 
 R = TypeVar("R")
 
@@ -146,24 +145,6 @@ class JobQueries:
             parked = min(parked, stats.scheduled)
         return msgspec.structs.replace(stats, parked=parked)
 
-    async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
-        """Wait until each queue holds no job that is ready, running or scheduled.
-
-        :param timeout: how long to wait for each queue; None sets no limit.
-        :raises TimeoutError: a queue was not empty by then; the text says what it holds.
-        """
-        pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
-        for queue in queues:
-            began = anyio.current_time()
-            while True:
-                [stats] = await self.admin.stats([queue])
-                if not stats.unfinished:
-                    break
-                if limit is not None and anyio.current_time() - began >= limit:
-                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {counts_of(stats)}')
-                await anyio.sleep(pause)
-                pause = min(pause * 1.5, 0.1)
-
     async def _queues_of(self, job: Job[Any]) -> Sequence[str]:
         """List where the job may be: everywhere, if its handle was made from an id alone."""
         return (job.queue,) if job.queue else await self.admin.queues()
@@ -190,12 +171,6 @@ class JobQueries:
 
 
 WAITS = "taskcore.waits"  #: the feature that explains waits
-
-
-def counts_of(stats: QueueStats) -> str:
-    """Tell how many jobs a queue holds, as far as its broker can."""
-    running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
-    return f"{stats.ready} ready, {running} running, {scheduled} scheduled"
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

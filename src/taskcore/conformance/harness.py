@@ -33,12 +33,13 @@ CLOCK_TOLERANCE = 0.005  #: seconds that two clocks may differ in what they call
 LONG_LEASE = 60.0  #: seconds, at least: a lease that does not end while a check plays
 CLEAN_UP_TIMEOUT = 30.0  #: seconds that clearing away may take
 
-#: The settings of every app on a harness, whatever the environment and configuration files say.
+#: The settings of every app on a harness, whatever the environment and configuration files say. Its workers are in no
+#: roster: a check knows each call of its store.
 DEFAULTS = {
     name: value
     for name in Settings.__struct_fields__
     if name not in {"url", "store"} and (value := getattr(Settings(), name)) is not None
-}
+} | {"heartbeat": 0}
 
 
 class Harness:

@@ -56,27 +56,18 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``
     parameters: tuple[str, ...]  #: their names, in order
     injected: frozenset[str]  #: the names of parameters that the worker fills in
-    _parameters: tuple[inspect.Parameter, ...]  # with the type resolved, and the default as msgspec wants it
+    typed: tuple[inspect.Parameter, ...]  #: with the type resolved, and the default as msgspec wants it
     _texts: frozenset[str]  # whose values are texts, or None
     _nameless: frozenset[str]  # positional only
     _by_name: tuple[str, ...]  # keyword only
     _struct: type[Arguments]
     _arguments: Codec
-    _result: Codec
+    result: Codec  #: packs and unpacks what it returns
     _upcasts: Mapping[int, Upcast]
     _errors: Mapping[str, ErrorCodec]
 
     def __repr__(self) -> str:
         return f"<Contract {self.name} version {self.version}: {self.signature}>"
-
-    @property
-    def result_annotation(self) -> Any:
-        """The type of the result."""
-        return self._result.annotation
-
-    def annotation_of(self, parameter: str) -> Any:
-        """Return the type of a parameter."""
-        return next(each.annotation for each in self._parameters if each.name == parameter)
 
     # the caller's side
 
@@ -126,10 +117,10 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for errors only
 
         lines = []
-        for each in self._parameters:
+        for each in self.typed:
             if each.name in given:
                 lines += explain(each.annotation, given[each.name], each.name, plain=plain, values=values)
-        absent = [each for each in self._parameters if each.name not in given]
+        absent = [each for each in self.typed if each.name not in given]
         for name in given:
             if name in self.injected:
                 lines.append(f"{name}: a dependency, which the worker opens for the job; leave it out")
@@ -253,9 +244,9 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         :raises UnencodableResult: it does not fit the return annotation; never another exception.
         """
         try:
-            if type(value) is self._result.annotation and type(value) in ATOMS:
-                return self._result.encode(value)
-            return self._result.encode_checked(value)[1]
+            if type(value) is self.result.annotation and type(value) in ATOMS:
+                return self.result.encode(value)
+            return self.result.encode_checked(value)[1]
         except BaseException as error:  # noqa: BLE001 - results bring their own code, SystemExit included
             told, public = (self._problems_of_result(value, error, values=values) for values in (True, False))
         raise UnencodableResult(
@@ -269,7 +260,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
 
         try:
-            problems = explain(self._result.annotation, value, "result", values=values)
+            problems = explain(self.result.annotation, value, "result", values=values)
             return problems or [f"result: {first_line(error) if values else UNTOLD}"]
         except BaseException:  # noqa: BLE001 - as above
             return [f"result: its own code raised {type(error).__name__}"]
@@ -280,7 +271,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         :raises UnencodableResult: it does not fit the return annotation: another version of the task wrote it.
         """
         try:
-            return self._result.decode(data)
+            return self.result.decode(data)
         except Exception as error:
             what = f"the stored result does not fit {self.function.__name__}() version {self.version}"
             raise UnencodableResult(what, facts=[f"result: {first_line(error)}", self._described()]) from error
@@ -319,7 +310,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         """Return the JSON Schema (draft 2020-12): ``task``, ``version``, ``parameters``, ``result``, ``$defs``."""
         models: dict[str, Any] = {}
         (parameters, result), shared = msgspec.json.schema_components(
-            (self._struct, self._result.annotation),
+            (self._struct, self.result.annotation),
             schema_hook=partial(schema_of, shared=models),
             ref_template="#/$defs/{name}",
         )

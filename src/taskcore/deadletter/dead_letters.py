@@ -109,7 +109,8 @@ class DeadLetters:
             )
         published = await self._admin.replay(letter_id, job)
         if isinstance(published, Refused):
-            raise EnqueueRefused(f"the replay of dead letter {letter_id} was refused: {published.why}")
+            what = f"the replay of dead letter {letter_id} was refused: {published.why}"
+            raise EnqueueRefused(what, fix=published.fix or None)
         if isinstance(published, Uncertain):
             raise EnqueueUncertain(f"the replay of dead letter {letter_id} is uncertain: {published.why}")
         return job.id

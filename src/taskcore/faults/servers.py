@@ -209,7 +209,7 @@ class Server(ABC):
 
 
 class RedisServer(Server):
-    """Redis, with an append-only file, so that a kill loses nothing that was answered."""
+    """Redis, with an append-only file: a kill loses nothing that was answered, while the disk keeps up."""
 
     program = "redis-server"
 

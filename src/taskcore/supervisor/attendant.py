@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 
 import anyio
 from anyio.abc import TaskStatus
@@ -14,8 +14,10 @@ from taskcore.supervisor.leaks import LeakedThreads, leaked_text
 from taskcore.supervisor.memory import occupied
 from taskcore.supervisor.messages import BEAT, Order, WorkerReport
 from taskcore.supervisor.orders import SupervisorLine
+from taskcore.supervisor.spawning import release_interrupts
 from taskcore.toolkit.logging import logger
-from taskcore.worker.signals import CLEANUP_TIMEOUT, received_signals, stop_on_signals, watchdog
+from taskcore.toolkit.stop_limit import StopLimit
+from taskcore.worker.signals import received_signals, stop_on_signals
 from taskcore.worker.worker import Worker
 
 __all__ = ["LEAKED", "Attendant", "SupervisedAttendant"]
@@ -33,34 +35,33 @@ class Attendant:
 
     Its heart beats in the event loop, from before the app connects until it has disconnected.
 
+    :param limit: ends the process if it does not end by itself in time.
     :param max_leaked: how many threads may leak; None: any number.
-    :param grace: the seconds that running jobs have to finish when it stops for that.
     :ivar code: the exit code of the process.
     """
 
-    def __init__(self, max_leaked: int | None = None, grace: float = 0.0) -> None:
+    def __init__(self, limit: StopLimit, max_leaked: int | None = None) -> None:
         self.code = 0
+        self.limit = limit
         self._beat = time.monotonic()
         self._worker: Worker | None = None
         self._leaked_threads = LeakedThreads()
         self._max_leaked = max_leaked
-        self._grace = grace
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Beat until cancelled."""
         task_status.started()
-        with ExitStack() as limit:
-            while True:
-                self._beat = time.monotonic()
-                leaked = self._count_leaked()
-                if self._max_leaked is not None and leaked > self._max_leaked and not self.code:
-                    self._end_leaking(leaked, limit)
-                await anyio.sleep(BEAT)
+        while True:
+            self._beat = time.monotonic()
+            leaked = self._count_leaked()
+            if self._max_leaked is not None and leaked > self._max_leaked and not self.code:
+                self._end_leaking(leaked)
+            await anyio.sleep(BEAT)
 
     def _count_leaked(self) -> int:
         return self._leaked_threads.note(self._worker.leaked_threads if self._worker is not None else 0)
 
-    def _end_leaking(self, leaked: int, limit: ExitStack) -> None:
+    def _end_leaking(self, leaked: int) -> None:
         self.code = LEAKED
         log.error(
             "this worker stops: %s, max_leaked_threads is %d. Threads end only with their process: it ends with exit "
@@ -70,7 +71,7 @@ class Attendant:
             LEAKED,
         )
         self.finish()
-        limit.enter_context(watchdog(self._grace + CLEANUP_TIMEOUT))
+        self.limit.begin()
 
     def finish(self) -> None:
         """Stop the worker: nothing new starts, and running jobs have their grace."""
@@ -91,7 +92,7 @@ class Attendant:
     ) -> None:
         """Stop the worker at signals; see :class:`taskcore.worker.hosting.Attend`."""
         self._worker = worker
-        await stop_on_signals(worker, grace, task_status=task_status)
+        await stop_on_signals(worker, grace, limit=self.limit, task_status=task_status)
 
 
 class SupervisedAttendant(Attendant):
@@ -104,7 +105,7 @@ class SupervisedAttendant(Attendant):
     """
 
     def __init__(self, line: SupervisorLine, counters: Mapping[str, int], scope: anyio.CancelScope) -> None:
-        super().__init__()
+        super().__init__(line.limit)
         self._line = line
         self._counters = counters
         self._scope = scope
@@ -123,6 +124,7 @@ class SupervisedAttendant(Attendant):
         """WorkerReport until cancelled, and a last time then; receive signals meanwhile."""
         async with anyio.create_task_group() as group:
             await group.start(self._count_signals)
+            release_interrupts()
             task_status.started()
             await self._report()
 

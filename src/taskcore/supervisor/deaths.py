@@ -7,7 +7,7 @@ from pathlib import Path
 from taskcore.processes.process import how
 from taskcore.toolkit.units import show_size
 
-__all__ = ["OutOfMemory", "Restarts", "describe"]
+__all__ = ["OutOfMemory", "Restarts", "describe", "show_memory"]
 
 STARTS = 5  #: processes in a row that may end before they were ready
 FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0  #: seconds before the next start

@@ -8,6 +8,7 @@ An HTTP responder answers in a thread, so that it can say that the loop does not
 
 from __future__ import annotations
 
+import errno
 import http.server
 import os
 import socket
@@ -83,11 +84,11 @@ def _bind(place: str, judge: Judge) -> http.server.ThreadingHTTPServer:
     try:
         return HealthServer((host, int(port)), HealthAnswer)
     except OSError as error:
-        raise InvalidSetting(
-            f"--health {place}: cannot listen there: {error.strerror or error}",
-            facts=["another worker of this machine may use the port already"],
-            fix="give each `taskcore worker` a port of its own; its processes (--processes) share one",
-        ) from error
+        fix = "name an address of this machine, such as 0.0.0.0:8080, and a port that this user may open"
+        if error.errno == errno.EADDRINUSE:
+            fix = "give each `taskcore worker` a port of its own; its processes (--processes) share one"
+        what = f"--health {place}: cannot listen there: {error.strerror or error}"
+        raise InvalidSetting(what, fix=fix) from error
 
 
 class _HealthRequest(http.server.BaseHTTPRequestHandler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import anyio
 import anyio.from_thread
@@ -13,7 +13,7 @@ import anyio.lowlevel
 import msgspec
 
 from taskcore.supervisor.messages import Lines, Order, WorkerReport, read_order, write_line
-from taskcore.worker.signals import CLEANUP_TIMEOUT, watchdog
+from taskcore.toolkit.stop_limit import StopLimit
 
 __all__ = ["SupervisorLine"]
 
@@ -25,16 +25,14 @@ class SupervisorLine:
 
     When the supervisor is gone, that counts as the order to stop.
 
-    :param grace: the seconds that running jobs have to finish.
+    :param limit: ends the process if it does not end in time after an order to stop.
     """
 
-    def __init__(self, connection: socket.socket, grace: float) -> None:
+    def __init__(self, connection: socket.socket, limit: StopLimit) -> None:
+        self.limit = limit
         self._connection = connection
-        self._grace = grace
         self._obey: Callable[[Order], None] = lambda _: None
         self._token = anyio.lowlevel.current_token()
-        self._limit = ExitStack()
-        self._is_stopping = False
 
     def listen(self, obey: Callable[[Order], None]) -> None:
         """Call a function in the event loop with each order, from now on."""
@@ -63,8 +61,7 @@ class SupervisorLine:
                     self._pass_on(read_order(line))
 
     def _pass_on(self, order: Order) -> None:
-        if order != "retire" and not self._is_stopping:
-            self._is_stopping = True
-            self._limit.enter_context(watchdog(self._grace + CLEANUP_TIMEOUT))
+        if order != "retire":
+            self.limit.begin()
         with suppress(RuntimeError, anyio.RunFinishedError):  # the loop has ended
             anyio.from_thread.run_sync(self._obey, order, token=self._token)

@@ -27,6 +27,7 @@ class SupervisedProcess:
 
     :ivar report: what it said last.
     :ivar heard: when it said that; None before its first word.
+    :ivar has_worked: a job has run in it.
     :ivar leaving: what it was told last, if it was told to end.
     """
 
@@ -36,6 +37,7 @@ class SupervisedProcess:
         self.report = WorkerReport()
         self.heard: float | None = None
         self.was_ready = False
+        self.has_worked = False
         self.leaving: Order | None = None
         self.code: int | None = None
         self._process = process
@@ -86,6 +88,7 @@ class SupervisedProcess:
 
     def _note(self, report: WorkerReport) -> None:
         self.report, self.heard = report, monotonic()
+        self.has_worked = self.has_worked or report.running > 0 or report.ended > 0
         if report.ready and not self.was_ready:
             self.was_ready = True
             log.info("process %d is ready", self.pid)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import anyio.abc
 
-__all__ = ["NOTIFY_VARIABLES", "adopt", "start"]
+__all__ = ["NOTIFY_VARIABLES", "adopt", "release_interrupts", "start"]
 
 BY_STDIN = "stdin"  #: instead of a descriptor: the socket comes over standard input, as Windows shares sockets
 NOTIFY_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  #: systemd talks to the supervisor alone
@@ -41,9 +43,28 @@ async def start(arguments: Sequence[str]) -> tuple[anyio.abc.Process, socket.soc
 
 async def _open(arguments: Sequence[str], **options: Any) -> anyio.abc.Process:
     command = [sys.executable, "-P", "-m", "taskcore", "worker", *arguments]
-    return await anyio.open_process(
-        command, **{"stdin": subprocess.DEVNULL, "stdout": None, "stderr": None, "env": _variables()} | options
-    )
+    options = {"stdin": subprocess.DEVNULL, "stdout": None, "stderr": None, "env": _variables()} | options
+    with _interrupts_held():
+        return await anyio.open_process(command, **options)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start programs that hold back Ctrl-C until ``release_interrupts``: its default is a traceback in an import."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release_interrupts() -> None:
+    """Receive Ctrl-C from now on, and what was held back, because a handler of the worker is installed."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _variables() -> Mapping[str, str]:

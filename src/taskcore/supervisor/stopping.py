@@ -9,13 +9,14 @@ from anyio.abc import ObjectSendStream, TaskStatus
 
 from taskcore.supervisor.supervisor import Supervisor
 from taskcore.toolkit.logging import logger
-from taskcore.worker.signals import CLEANUP_TIMEOUT, INTERRUPTED, received_signals
+from taskcore.toolkit.stop_limit import INTERRUPTED
+from taskcore.worker.signals import CLEANUP_TIMEOUT, received_signals
 
 __all__ = ["stop_at_signals"]
 
 log = logger("taskcore.supervisor")
 
-MARGIN = 2.0  #: seconds in which a process may say its last words before it is killed
+MARGIN = 1.0  #: seconds in which a process may say its last words before it is killed
 MOST_SIGNALS = 100  #: that wait to be noticed
 
 

@@ -224,7 +224,7 @@ def _worn(process: SupervisedProcess, limits: Limits) -> str:
     report = process.report
     if limits.jobs is not None and report.ended >= limits.jobs:
         return f"{report.ended} jobs have ended in it, --max-jobs is {limits.jobs}"
-    if limits.memory is not None and report.memory > limits.memory:
+    if limits.memory is not None and report.memory > limits.memory and process.has_worked:
         return f"it occupies {show_memory(report.memory)}, --max-memory is {show_memory(limits.memory)}"
     if limits.leaked is not None and report.leaked > limits.leaked:
         return f"{leaked_text(report.leaked)}, --max-leaked-threads is {limits.leaked}"

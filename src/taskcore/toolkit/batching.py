@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import anyio
@@ -102,8 +103,15 @@ class GroupCommit(Generic[T, R]):
 
     def _pass_on(self) -> None:
         self._led = bool(self._waiting)
-        if self._waiting:
-            self._waiting[0].wake()
+        if self._waiting and not self._waiting[0].wake():
+            self._pass_on_to_living()
+
+    def _pass_on_to_living(self) -> None:
+        """Pass the lead to the first caller whose event loop has not ended."""
+        while self._waiting and not (first := self._waiting[0]).wake():
+            with suppress(ValueError):  # it has left by itself meanwhile
+                self._waiting.remove(first)
+        self._led = bool(self._waiting)
 
 
 class _Entry(Generic[T, R]):
@@ -128,9 +136,14 @@ class _Entry(Generic[T, R]):
         self.ended = True
         self.wake()
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
+        """Wake the caller; False if its event loop is closed."""
         if self.woken is not None:
-            self.woken.set()
+            try:
+                self.woken.set()
+            except RuntimeError:
+                return False
+        return True
 
     def take(self) -> R:
         if self._error is not None:

@@ -36,8 +36,8 @@ class KnowsFirstStarts(Protocol):
         """Tell whether the job surely has not ended and is not cancelled."""
         ...
 
-    def around(self, run: Run) -> Run:
-        """Put a last look for a cancellation in front of a run."""
+    def around(self, run: Run, overdue: Callable[[Execution], Outcome | None]) -> Run:
+        """Put a last look for a cancellation in front of a run, and for a deadline that is over then."""
         ...
 
 

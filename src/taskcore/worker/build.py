@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from taskcore.worker.settle import Settler
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
 CANCELLING = "taskcore.cancelling"  #: the feature room that keeps cancelled jobs from starting, if the broker cannot
-KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
+KEEPING = "taskcore.keeping"  #: the feature room that keeps keys, and leases while the event loop stands still
 ROSTER = "taskcore.roster"  #: the feature that tells the store which workers live
 WORKFLOWS = "taskcore.workflows.worker"  #: the feature room that performs the steps of workflows
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
@@ -98,16 +97,16 @@ def build_parts(
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     if records is not None:
-        workflows = cache(lambda: import_module(WORKFLOWS).WorkflowRoom(performer, settler, components, options.name))
-        performer.newer_formats = lambda job, slot: workflows().perform(job, slot)
-        performer.admission.workflows = workflows
+        performer.admission.workflows = lambda: import_module(WORKFLOWS).room(performer, settler, components, options)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
         tell_parked=parking.tell,
     )
-    beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
-    services = [beside, parking]
-    if options.heartbeat is not None and components.store is not None:
-        services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
+    keeping = import_module(KEEPING)
+    services = [keeping.KeeperThread(keeper, components, options.max_block), keeping.WaitingJobs(keeper), parking]
+    if records is not None:
+        services.append(keeping.KeyKeeper(keeper, records, store.member()))
+    if options.heartbeat and components.store is not None:
+        services.append(import_module(ROSTER).Roster(executions, components, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)

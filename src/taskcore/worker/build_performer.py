@@ -59,7 +59,7 @@ def build_performer(
         result_limit=min(options.result_limit, largest_value(components.store) or options.result_limit),
     )
     if first_starts is not None:
-        performer.run_with = first_starts.around(performer.run_with)
+        performer.run_with = first_starts.around(performer.run_with, performer.overdue)
     run = around_run(components.middleware, performer.run_with, performer.failures.raised)
     performer.run_with = giving_decimals(run)
     return performer

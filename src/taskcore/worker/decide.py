@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from taskcore.backend import VerdictRefused
 from taskcore.contract.codec import first_line
 from taskcore.envelope import NOTHING_YET, CallRetry, ErrorRecord, encode_trail
 from taskcore.lifecycle import (
@@ -141,11 +142,19 @@ def _adapted(verdict: Verdict, job: Execution, outcome: Outcome, *, was_acked: b
 
 
 def bury_unstored(one: Settlement, error: Exception, events: Events) -> None:
-    """Change the settlement of a job whose records the store refuses: a dead letter, with the reason and no outcome."""
-    reason = f"its end cannot be stored: {first_line(error)}"
-    log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason, extra=one.job.extra)
-    one.overrule(Bury(reason, encode_trail(one.job.trail)), events)
+    """Change the settlement of a job that cannot end as it should: a dead letter, with the reason.
+
+    Where the store refuses its records, without an outcome; where the broker refuses another attempt, with one.
+    """
+    job, task, refused = one.job, one.job.task, isinstance(error, VerdictRefused)
+    reason = f"its {'next attempt' if refused else 'end'} cannot be stored: {first_line(error)}"
+    log.error("job %s of %s is dead, %s", job.id, job.envelope.task, reason, extra=job.extra)
+    trail = one.verdict.trail if isinstance(one.verdict, Reschedule) else encode_trail(job.trail)
+    one.overrule(Bury(reason, trail), events)
     one.stored, one.committed = None, True
+    if refused and one.keep is not None:
+        pack_error = None if task is None else task.contract.pack_error
+        one.stored = stored_outcome(one.outcome, one.verdict, job.envelope.task, pack_error)
 
 
 def _with_call(rules: Rules, own: CallRetry) -> Rules:

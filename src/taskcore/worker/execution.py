@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import ContextVar
 from enum import IntEnum
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import anyio
 import msgspec
@@ -25,20 +25,9 @@ from taskcore.worker.context import Context
 from taskcore.worker.pools import Pool
 
 __all__ = [
-    "ENDED",
-    "ENDED_ACKED",
-    "LOST",
-    "RECEIVED",
-    "STARTED",
-    "STARTED_ACKED",
-    "UNDECODED",
-    "Execution",
-    "JobState",
-    "Slot",
-    "Why",
-    "job_here",
-    "workflows_here",
-]
+    "ENDED", "ENDED_ACKED", "LOST", "RECEIVED", "STARTED", "STARTED_ACKED", "UNDECODED", "Execution", "JobState",
+    "Slot", "Why", "job_here", "workflows_here",
+]  # fmt: skip
 
 log = logger("taskcore.worker")
 
@@ -167,14 +156,6 @@ def _trail_of(delivery: Delivery) -> Trail:
         return NOTHING_YET
 
 
-class LeftOpen(Protocol):
-    """What a function may leave open: an async generator, or what it tells of itself."""
-
-    def aclose(self) -> Awaitable[object]:
-        """Close it."""
-        ...
-
-
 class Slot:
     """One of the coroutines that run jobs, one job at a time, as long as the worker lives.
 
@@ -188,7 +169,7 @@ class Slot:
         self.scope_is_used_up = False  #: it was cancelled
         self.isolation = new_isolation()  #: runs the job's own code
         self.context: Context | None = None  #: of the job whose function runs
-        self.dropped: list[LeftOpen] = []  #: what that function has left open
+        self.dropped: list[Any] = []  #: what that function has left open; ``aclose`` closes it
         self.job: Execution | None = None
         self.deadline: float | None = None
         self.why: Why | None = None  #: the reason for which the job is interrupted

@@ -63,7 +63,9 @@ def make_worker(
 
     :raises InvalidSetting: it has no queue, may not run a single job, or cannot run one of its tasks here (TC104).
     """
-    return Worker(components, tasks, worker_options(settings, tasks, choice), services=choice.services)
+    options = worker_options(settings, tasks, choice)
+    _warn_of_strange_queues(options.queues, [task.spec.queue for task in tasks.values()])
+    return Worker(components, tasks, options, services=choice.services)
 
 
 def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:
@@ -80,7 +82,6 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
             facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
             fix="import the modules that declare the tasks, or name queues; run at least one job at once",
         )
-    _warn_of_strange_queues(names, known)
     limits = settings.queue_limits if choice.queue_limits is None else check("queue_limits", choice.queue_limits)
     limits = {name: most for name, most in (limits or {}).items() if name in names}
     return WorkerOptions(
@@ -107,7 +108,11 @@ def _warn_of_strange_queues(names: Sequence[str], known: Sequence[str]) -> None:
         from difflib import get_close_matches  # noqa: PLC0415 - for this warning only
 
         close = get_close_matches(name, known, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"the queues of its tasks: {', '.join(known) or 'none'}"
+        hint = (
+            f'did you mean "{close[0]}"?'
+            if close
+            else f"the queues of its tasks: {', '.join(dict.fromkeys(known)) or 'none'}"
+        )
         log.warning('this worker watches queue "%s", and no task of this app waits there; %s', name, hint)
     if len(strange) > STRANGE_LOGGED:
         log.warning("this worker watches %d more queues where no task of this app waits", len(strange) - STRANGE_LOGGED)

@@ -29,9 +29,10 @@ LEASE_ENDED = "its lease ended while it ran"  #: the ending of a start that is n
 
 
 class LeaseKeeper:
-    """Extends the leases of everything in hand, in one batch, three times per lease; renews the held keys with them.
+    """Extends the leases of everything in hand, in one batch, three times per lease.
 
-    A job whose lease turns out to be lost is interrupted (C7).
+    A job whose lease turns out to be lost is interrupted (C7). The room ``keeping`` renews keys, and lets go of jobs
+    that wait here while their leases end.
 
     :param executions: every job from its receipt to its settling.
     :param records: None if there is no store.
@@ -53,21 +54,21 @@ class LeaseKeeper:
         self.executions = executions
         self.records = records
         self.lease = lease
-        self._lost = lost
+        self.lost = lost
         self.clock = clock
         self.extended: dict[Source, float] = {}  #: when all leases of a source were last extended with success
         self.renewed = 0.0  #: when all keys were
         self._due = math.inf  # when they are to be extended again
+        self.keys_due = math.inf  #: when keys are to be renewed again
         self._outage = outage
         self._work = anyio.Event()
-        self._outlived: list[str] = []  # where starts are counted that were lost, and not written yet
+        self.outlived: list[str] = []  #: where starts are counted that were lost, and not written yet
         self.block: tuple[float, str] = (-math.inf, "")  #: when the event loop was blocked last, and how long and where
         #: Called with two times: when the keeper wanted to wake up, and when it did.
         self.woken: Callable[[float, float], None] = lambda due, now: None  # noqa: ARG005
         self.note: Callable[[Sequence[Execution]], None] | None = None  #: called with jobs that are received
-        self.catch_up: Callable[[], None] = lambda: (
-            None
-        )  #: called before a lease counts as over: something else may keep it
+        #: Called before a lease counts as over: something else may keep it.
+        self.catch_up: Callable[[], None] = lambda: None
 
     def holds(self, job: Execution, now: float) -> bool:
         """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""
@@ -82,7 +83,7 @@ class LeaseKeeper:
 
     def behind(self) -> float:
         """Return for how many seconds leases and keys should have been extended already: the loop stood still."""
-        return max(anyio.current_time() - self._due, 0.0)
+        return max(anyio.current_time() - min(self._due, self.keys_due), 0.0)
 
     def begin(self, jobs: Sequence[Execution]) -> None:
         """Note that there are jobs to keep."""
@@ -90,28 +91,32 @@ class LeaseKeeper:
         if self.note is not None:
             self.note(jobs)
 
+    async def until_work(self) -> None:
+        """Wait until there are jobs to keep."""
+        while not self.executions:
+            if self._work.is_set():
+                self._work = anyio.Event()
+            await self._work.wait()
+
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Extend until cancelled."""
         task_status.started()
         pause = self.lease / 3
         while True:
-            if not self.executions and not self._outlived:  # an idle worker sleeps: days may pass until a job comes
+            if not self.executions:  # an idle worker sleeps: days may pass until a job comes
                 self._outage.recovered()
-                self._due, self._work = math.inf, anyio.Event()
-                await self._work.wait()
+                self._due = math.inf
+                await self.until_work()
             self._due = anyio.current_time() + pause
             await anyio.sleep(pause)
             self.woken(self._due, anyio.current_time())
             try:
-                asked = await self._extend()
-                await self._renew_keys()
+                if await self._extend():
+                    self._outage.recovered()
             except BrokerUnavailable as error:
                 await self._outage.failed(error)
             except Exception:
-                log.exception("some leases or keys could not be extended; trying again")
-            else:
-                if asked:
-                    self._outage.recovered()
+                log.exception("some leases could not be extended; trying again")
 
     async def _extend(self) -> bool:
         """Extend what is in hand; False if nothing is, so that the broker was not asked."""
@@ -128,18 +133,6 @@ class LeaseKeeper:
                     self._lose(job)
         return bool(by_source)
 
-    async def _renew_keys(self) -> None:
-        """Keep the keys of running jobs held for as long as their leases are."""
-        asked = anyio.current_time()
-        if self.records is None:
-            self._outlived.clear()
-        else:
-            await self.records.keys.renew_many(self.held_keys(), self.clock() + self.lease)
-            while self._outlived:
-                await self.records.markers.outlive(self._outlived[-1])
-                self._outlived.pop()
-        self.renewed = asked
-
     def held_keys(self) -> list[Acquired]:
         """Collect the keys of the jobs that run."""
         running = (RECEIVED, STARTED, STARTED_ACKED)
@@ -150,11 +143,11 @@ class LeaseKeeper:
     def _lose(self, job: Execution) -> None:
         if job.state is STARTED:
             log.warning("job %s: %s; it is interrupted, and another worker has it", job.id, self.note_lost(job))
-        self._lost(job)
+        self.lost(job)
 
     def note_lost(self, job: Execution) -> str:
         """Note for the next starts of a job that this one has not killed its process; return why it was lost."""
-        self._outlived.append(outlived_name(job.id, job.trail.copies))
-        self._work.set()
+        if self.records is not None:
+            self.outlived.append(outlived_name(job.id, job.trail.copies))
         ended, text = self.block
         return LEASE_ENDED + (f" ({text})" if text and ended >= job.received else "")

@@ -18,7 +18,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param queue_limits: how many jobs of a queue run at once; the others share the rest of ``concurrency``.
     :param lease: how long a delivery stays with a worker that says nothing.
     :param max_block: how long leases are kept while the event loop stands still.
-    :param heartbeat: how often it tells the store what it does; None: never.
+    :param heartbeat: how often it tells the store what it does; 0: never.
     :param grace: how long running jobs may go on after ``stop``.
     :param park_for: how long a job waits for a worker that knows its task.
     :param keep_result: how long the outcome of a job of an unknown task is kept.
@@ -38,4 +38,4 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     result_limit: int
     name: str
     queue_limits: Mapping[str, int] = MappingProxyType({})
-    heartbeat: float | None = None
+    heartbeat: float = 0.0

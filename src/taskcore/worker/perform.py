@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -70,12 +70,10 @@ class Performer:
         self.result_limit = result_limit
         self.runners = runners
         self.failures = failures
-        #: Performs jobs whose envelopes have a newer format; None where no feature knows it.
-        self.newer_formats: Callable[[Execution, Slot], Awaitable[Outcome | None]] | None = None
         #: Goes around each run; the builder puts middleware there.
         self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
-    async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
+    async def perform(self, job: Execution, slot: Slot) -> Outcome | None:  # noqa: C901 - a list of steps
         """Perform a job to its outcome; None if its lease turns out to be lost.
 
         :raises BrokerUnavailable: the store cannot say whether the job may start; perform it again later.
@@ -87,7 +85,7 @@ class Performer:
         delivery, options = job.delivery, task.options
         alone = False
         if delivery.redeliveries or delivery.trail or self._always_inspects or options.rules.crashes == 1:
-            early = await self.admission.inspect(job, task)
+            early = await self.admission.inspect(job, task) or self.overdue(job)
             if early is not None:
                 return finish_unrun(job, early)
             alone = is_last_start(starts_of(job, options.rules), options.rules)
@@ -98,13 +96,16 @@ class Performer:
             why = "; ".join((error.what, *error.public_facts))
             return Unregistered(why, self._clock()) if error.only_unknown else Malformed(why)
         if envelope.key is not None:
-            early = await self.admission.acquire_key(job, task, envelope.key, _fence(job))
+            early = await self.admission.acquire_key(job, task, envelope.key, _fence(job)) or self.overdue(job)
             if early is not None:
                 return early
         if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
             may_run = None
         else:
             may_run = await self._wait_to_run(task, alone=alone)
+            if early := self.overdue(job):
+                await may_run.aclose()
+                return finish_unrun(job, early)
         try:
             started = slot.isolation.start(self.run_with(job, task, slot))
             outcome: Outcome | None = started if started is not UNFINISHED else await slot.isolation.finish()
@@ -137,13 +138,16 @@ class Performer:
             return Unregistered(f"{envelope.task} version {envelope.version}, here is version {here}", self._clock())
         soft = envelope.soft_timeout
         job.task = task if soft is None else import_module(SOFT_TIMEOUTS).limited_call(task, soft)
-        if envelope.deadline is not None and self._clock() >= envelope.deadline:
-            return DeadlinePassed()
-        return None
+        return None if envelope.deadline is None else self.overdue(job)
+
+    def overdue(self, job: Execution) -> Outcome | None:
+        """Find whether the job's deadline is over; asked again after each wait: for the store, a thread, an answer."""
+        deadline = job.envelope.deadline
+        return DeadlinePassed() if deadline is not None and self._clock() >= deadline else None
 
     async def _end_early(self, job: Execution, slot: Slot, early: Outcome | None) -> Outcome | None:
-        if job.beyond is not None and self.newer_formats is not None:
-            return await self.newer_formats(job, slot)
+        if isinstance(job.beyond, NewerFormat) and self.admission.workflows is not None:
+            return cast("Outcome | None", await self.admission.workflows().perform(job, slot))
         return early if job.task is None else finish_unrun(job, early)
 
     # ── run ──
@@ -170,8 +174,13 @@ class Performer:
             if options.delivery == "at_most_once":
                 if not await self._ack_early(job):
                     return None
-            elif job.marker is not None and not await self.admission.mark_start(job):
-                return Interrupted()
+                if early := self.overdue(job):
+                    return early
+            elif job.marker is not None:
+                if not await self.admission.mark_start(job):
+                    return Interrupted()
+                if early := self.overdue(job):
+                    return early
             fence, key = self._begin(job, task, slot)
             if options.runs_in == "process":
                 return await self._elsewhere(job, task, fence, key)

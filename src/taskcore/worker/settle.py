@@ -83,7 +83,7 @@ class Settler:
             except Exception as error:  # noqa: BLE001 - it belongs to a job of the batch
                 await self._commit_apart(batch, error)
             except BaseException:  # the worker ends first
-                self._discount([one for one in batch if not one.settled])
+                self._leave([one for one in batch if not one.settled])
                 raise
             if self._outage.is_on:
                 self._outage.recovered()
@@ -94,9 +94,6 @@ class Settler:
             event_of_ack(type(one.outcome), "job.succeeded") if one.verdict is ACK else one.event for one in batch
         ]
         self._events.counters.update(names)
-
-    def _discount(self, batch: Sequence[Settlement]) -> None:
-        self._events.counters.subtract(one.event for one in batch)
 
     async def _commit(self, batch: list[Settlement]) -> None:
         """Commit a batch, again after each outage, for as long as its jobs are ours."""
@@ -135,12 +132,30 @@ class Settler:
         if len(ours) < len(batch):
             for one in batch:
                 if one not in ours:
-                    self._lose(one)
+                    self._give_up(one)
         return ours
+
+    def _give_up(self, one: Settlement) -> None:
+        """End a settlement whose lease is over. A first try may have been carried out, its answer lost."""
+        job = one.job
+        if one.tried:
+            self._events.emit("settle.unconfirmed", **job.labels)
+        if not one.tried or job.state is not LOST:
+            self._lose(one)
+            return
+        log.warning("job %s: its end is not confirmed (%s)", job.id, self._note_lost(job), extra=job.extra)
+        self._forget([job])
+
+    def _leave(self, batch: Sequence[Settlement]) -> None:
+        """Tell of jobs that ended and could not be settled before the worker's own end."""
+        self._events.counters.subtract(one.event for one in batch if not one.tried)
+        log.warning("the broker has not confirmed the ends of %d jobs in time; it may hand them out again", len(batch))
+        for one in [one for one in batch if one.tried]:
+            self._events.emit("settle.unconfirmed", **one.job.labels)
 
     def _lose(self, one: Settlement) -> None:
         job = one.job
-        self._discount([one])
+        self._events.counters[one.event] -= 1
         lost = "job %s: %s; its outcome is not recorded here, another worker has the job"
         log.warning(lost, job.id, self._note_lost(job), extra=job.extra)
         self._events.emit("job.lost", **job.labels)

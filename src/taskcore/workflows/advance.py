@@ -14,11 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from taskcore.backend import Outgoing
 from taskcore.records.names import outcome_name
-from taskcore.results import CANCELLED, EXPIRED, NO_BYTES, StoredOutcome, decode_outcome, encode_outcome
+from taskcore.results import decode_outcome
 from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -31,43 +29,22 @@ from taskcore.workflows.decide import (
     after_no_children,
     after_step,
 )
+from taskcore.workflows.ending import Endings, StepEnd, failure_of
 from taskcore.workflows.job_keys import complete_key
 from taskcore.workflows.mark_records import MarkRecords, NewMarks
-from taskcore.workflows.marks import LEAF, SKIPPED, SUCCEEDED, Mark, MarkCounts, is_full, mark, marks_from, place_of
-from taskcore.workflows.names import gate_name, map_name, step_id, stop_name, width_name
+from taskcore.workflows.marks import LEAF, SUCCEEDED, MarkCounts, is_full, mark, marks_from, place_of
+from taskcore.workflows.names import gate_name, map_name, stop_name
 from taskcore.workflows.plan import MAP_LIMIT, OPEN_WIDTH, PartOf, Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import ListTooLarge, RecordReader, how_of
+from taskcore.workflows.reading import RecordReader, how_of
 
-__all__ = ["UNDOING", "Advancer", "StepEnd"]
+__all__ = ["UNDOING", "Advancer"]
 
 
 log = logger("taskcore.workflows")
 
 
 UNDOING = b"undoing "  #: with this begins the stop of a saga; the outcome that it has for callers follows
-
-
-class StepEnd(NamedTuple):
-    """A job of a workflow that has ended.
-
-    :param job_id: its id; of a job that goes on as a workflow, that of the workflow.
-    :param how: how it counts.
-    :param outcome: encoded; empty for an expansion.
-    :param by: the id of the job in hand, if that is another one: its end ends workflows within each other.
-    """
-
-    job_id: str
-    plan: Plan
-    of: PartOf
-    how: Mark
-    outcome: bytes
-    by: str = ""
-
-    @property
-    def in_hand(self) -> str:
-        """The id of the job whose settling this belongs to."""
-        return self.by or self.job_id
 
 
 class _Group(NamedTuple):
@@ -110,7 +87,7 @@ class Advancer:
         self._reader = reader
         self._sender = sender
         self._spread = spread
-        self._result_limit = result_limit
+        self._endings = Endings(reader, result_limit)
         self.marks = MarkRecords(store)
 
     async def advance(self, ends: Sequence[StepEnd], now: float) -> dict[str, str]:
@@ -213,18 +190,8 @@ class Advancer:
             new = NewMarks(map_name(of.workflow, of.step), mark(group.leaf, SUCCEEDED), plan.life(now))
             found.groups.append(_Group(end, new, leaves))
             return
-        tally = MarkCounts.of(marks) if of.width <= LEAF else await self._tally(of)
+        tally = MarkCounts.of(marks) if of.width <= LEAF else await self._endings.tally(of)
         self._take(found, end, after_children(plan, of.step, tally), now)
-
-    async def _tally(self, of: PartOf) -> MarkCounts:
-        """Count the children of a map by all of its leaves."""
-        width = of.width
-        if width > MAP_LIMIT:  # an open map: as many as were sent
-            [data] = await self._reader.values([width_name(of.workflow, of.step)])
-            width = int(data or 0)
-        leaves = [map_name(of.workflow, of.step, leaf) for leaf in range(-(-width // LEAF))]
-        tallies = [MarkCounts.of(marks or b"") for marks in await self._reader.values(leaves)] if leaves else []
-        return MarkCounts(*map(sum, zip(MarkCounts(0, 0, 0), *tallies, strict=True)))
 
     async def _close(self, found: _Found, now: float) -> list[StepEnd]:
         """End workflows: no step starts any more, and the outcome is there; return the jobs that went on as them."""
@@ -232,9 +199,9 @@ class Advancer:
         ends = [*found.failed, *found.over]
         writes: list[Write] = []
         for end in found.failed:
-            writes += self._ending(end, "failed", _failure(end), now)
+            writes += self._ending(end, "failed", failure_of(end), now)
         for end in found.over:
-            writes += self._ending(end, "ended", await self._outcome(end), now)
+            writes += self._ending(end, "ended", await self._endings.outcome(end), now)
         if not writes:
             return []
         answers = await self._store.put_many(writes)
@@ -248,7 +215,7 @@ class Advancer:
 
     async def _stop_sagas(self, found: _Found, now: float) -> None:
         """Let sagas that fail be undone, and leave those to it that were stopped before their last step ended."""
-        sagas = [(end, UNDOING + _failure(end)) for end in found.failed if end.plan.is_saga]
+        sagas = [(end, UNDOING + failure_of(end)) for end in found.failed if end.plan.is_saga]
         sagas += [(end, b"ended") for end in found.over if end.plan.is_saga]
         if not sagas:
             return
@@ -288,55 +255,6 @@ class Advancer:
             Write(key=outcome_name(workflow), value=outcome, expect=ABSENT, keep=plan.keep, reserve=True),
         ]
 
-    async def _outcome(self, end: StepEnd) -> bytes:
-        """Find the outcome of a workflow whose steps have all ended: the first result of its last steps."""
-        plan, workflow = end.plan, end.of.workflow
-        if len(plan.value):
-            return encode_outcome(StoredOutcome("succeeded", plan.value))
-        for number in plan.results:
-            step = plan.steps[number]
-            if step.over is not None and step.over.is_open:
-                return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(await self._counts(workflow))))
-            if step.over is not None:
-                outcome = await self._outcome_of_map(workflow, plan, number)
-                if outcome is not None:
-                    return outcome
-                continue
-            job_id = step_id(workflow, StepKey(number))
-            data: bytes | None = end.outcome
-            if end.job_id != job_id:
-                [data] = await self._reader.values([outcome_name(job_id)])
-            stored = None if not data else decode_outcome(data)
-            if stored is not None and stored.state == "succeeded":
-                return encode_outcome(msgspec.structs.replace(stored, task=""))
-            if step.has_default:
-                return encode_outcome(StoredOutcome("succeeded", step.default))
-        return CANCELLED
-
-    async def _counts(self, workflow: str) -> bytes:
-        """Count the jobs of a batch that has ended, for the handle of the batch."""
-        [data] = await self._reader.values([width_name(workflow, 0)])
-        counts = await self._tally(PartOf(workflow=workflow, width=OPEN_WIDTH))
-        failed, added = counts.failed + counts.skipped, int(data or 0)
-        return msgspec.json.encode({"added": added, "succeeded": added - failed, "failed": failed})
-
-    async def _outcome_of_map(self, workflow: str, plan: Plan, number: int) -> bytes | None:
-        """Join the results of the children of the last step; None if it is skipped."""
-        width = await self._reader.width(workflow, plan, number)
-        wants = plan.steps[number].at_least is not None
-        try:
-            ended = width and await self._reader.children(workflow, plan, number, width, outcomes=wants)
-        except ListTooLarge as error:
-            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {error}"))
-        if width == 0:
-            return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(b"[]")))
-        if not ended or ended.how is SKIPPED:
-            return None
-        if len(ended.result) > self._result_limit:
-            size = f"its results have {len(ended.result):,} bytes together, the limit is {self._result_limit:,}"
-            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {size}"))
-        return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(ended.result)))
-
     async def _publish(self, found: _Found) -> dict[str, str]:
         """Publish the next steps, unless their workflow ends here."""
         stopped = {end.of.workflow for end in found.failed} | found.stopped
@@ -355,19 +273,3 @@ class Advancer:
         refused = await self._sender.publish(list(messages.values()))
         failpoint("workflow.continued")
         return {ended_by[job_id]: why for job_id, why in refused.items()}
-
-
-def _failure(end: StepEnd) -> bytes:
-    """Make the outcome of a workflow that fails because of a step."""
-    step = end.plan.steps[end.of.step]
-    name = step.name if end.of.part != "child" else f"{step.name}[{end.of.index}]"
-    stored = decode_outcome(end.outcome) if end.outcome else StoredOutcome("dead", reason="it cannot run")
-    if stored.state == "expired":
-        return EXPIRED
-    if stored.state == "succeeded":
-        return encode_outcome(StoredOutcome("dead", reason=f"step {step.name}: too few of its children succeeded"))
-    if stored.state == "cancelled":
-        return encode_outcome(StoredOutcome("dead", reason=f"step {name} was cancelled"))
-    error = stored.error if end.of.step == end.plan.last and end.of.part == "step" else NO_BYTES
-    reason = f"step {name}: {stored.reason}"
-    return encode_outcome(StoredOutcome("dead", reason=reason, error=error, record=stored.record))

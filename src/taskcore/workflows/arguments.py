@@ -116,7 +116,7 @@ def misfit_of(contract: Contract, name: str, output: OutputFacts, *, of_elements
     """Tell why an output cannot fit a parameter; nothing if it can."""
     if name not in contract.parameters:
         return [f"it has no parameter {name}"]
-    wanted = contract.annotation_of(name)
+    wanted = next(each.annotation for each in contract.typed if each.name == name)
     if of_elements:
         wanted = list[wanted]  # type: ignore[valid-type]  # a type at run time
     if fits(output.annotation, wanted):

@@ -170,9 +170,9 @@ def _check_result(job: Execution, last: FirstOf[Any] | MapStep[Any]) -> None:
     """Refuse a workflow whose result cannot be that of the job."""
     contract = cast("Task[..., Any]", job.task).contract
     result = list[last.step.annotation] if isinstance(last, MapStep) else last.annotation  # type: ignore[name-defined]
-    if not fits(result, contract.result_annotation):
+    if not fits(result, contract.result.annotation):
         raise InvalidWorkflow(
-            f"{contract.name} returns {describe(contract.result_annotation)}, and the workflow as which it goes on "
+            f"{contract.name} returns {describe(contract.result.annotation)}, and the workflow as which it goes on "
             f"returns {describe(result)}",
             facts=[f"contract: {contract.signature}"],
             fix="put a task behind it that turns the one into the other",

@@ -20,7 +20,7 @@ __all__ = [
     "SUCCEEDED",
     "Mark",
     "MarkCounts",
-    "Place",
+    "MarkPlace",
     "is_full",
     "mark",
     "marks_from",
@@ -42,7 +42,7 @@ class Mark(IntEnum):
 SUCCEEDED, FAILED, SKIPPED = Mark
 
 
-class Place(NamedTuple):
+class MarkPlace(NamedTuple):
     """Where the mark of a member stands.
 
     :param leaf: the number of its leaf; None if the group has one record only.
@@ -55,7 +55,7 @@ class Place(NamedTuple):
     members: int
 
 
-def place_of(member: int, members: int, *, spread: bool = False) -> Place:
+def place_of(member: int, members: int, *, spread: bool = False) -> MarkPlace:
     """Find the place of a member's mark.
 
     Members that end at about the same time, in one worker, should share a leaf, so that their marks are one write.
@@ -64,13 +64,13 @@ def place_of(member: int, members: int, *, spread: bool = False) -> Place:
         are as many apart as there are leaves share one.
     """
     if members <= LEAF:
-        return Place(None, member, members)
+        return MarkPlace(None, member, members)
     leaves = -(-members // LEAF)
     if not spread:
         leaf, position = divmod(member, LEAF)
-        return Place(leaf, position, min(LEAF, members - leaf * LEAF))
+        return MarkPlace(leaf, position, min(LEAF, members - leaf * LEAF))
     position, leaf = divmod(member, leaves)
-    return Place(leaf, position, -(-(members - leaf) // leaves))
+    return MarkPlace(leaf, position, -(-(members - leaf) // leaves))
 
 
 def mark(position: int, how: Mark) -> bytes:

@@ -146,7 +146,7 @@ class Run(Generic[R]):
                 fix="run.child(step, index)",
             )
         return StepJob(
-            step_id(self.id, StepKey(number)), returning(task, task.contract.result_annotation), self._queue(number)
+            step_id(self.id, StepKey(number)), returning(task, task.contract.result.annotation), self._queue(number)
         )
 
     @overload
@@ -162,7 +162,7 @@ class Run(Generic[R]):
         task = self._task_named(self.plan.steps[number].task) if isinstance(step, str) else step.step.task
         return StepJob(
             step_id(self.id, StepKey(number, index)),
-            returning(task, task.contract.result_annotation),
+            returning(task, task.contract.result.annotation),
             self._queue(number),
         )
 
@@ -223,4 +223,4 @@ def task_of_last(plan: Plan, task_named: TaskNamed, any_task: Task[..., Any]) ->
     """Choose the task by which the result of a workflow is read of which only the plan is known."""
     last = plan.steps[plan.last]
     plain = last.over is None and not plan.or_else and not last.has_default
-    return returning(task_named(last.task), task_named(last.task).contract.result_annotation) if plain else any_task
+    return returning(task_named(last.task), task_named(last.task).contract.result.annotation) if plain else any_task

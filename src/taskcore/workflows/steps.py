@@ -62,7 +62,7 @@ class Step(FirstOf[R]):
     """A step of a workflow that is being built; each method changes it and returns it."""
 
     def __init__(self, workflow: Workflow, number: int, task: Task[Any, R]) -> None:
-        super().__init__(workflow, (number,), task, task.contract.result_annotation)
+        super().__init__(workflow, (number,), task, task.contract.result.annotation)
 
     def __repr__(self) -> str:
         return f"<Step {self.number} {self.plan.name}>"

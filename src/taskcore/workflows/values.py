@@ -53,7 +53,7 @@ def returning(task: Task[Any, Any], annotation: Any) -> Task[Any, Any]:
     :raises InvalidWorkflow: nothing can tell values of this type apart (TC311).
     """
     kept = keeping_outcomes(task)
-    if annotation != task.contract.result_annotation:
+    if annotation != task.contract.result.annotation:
         kept.contract = _contract(task.contract, annotation)
     return kept
 

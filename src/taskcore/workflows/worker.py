@@ -19,11 +19,13 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution
+from taskcore.worker.options import WorkerOptions
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from taskcore.worker.settle_records import RecordSettler
-from taskcore.workflows.advance import Advancer, StepEnd
+from taskcore.workflows.advance import Advancer
 from taskcore.workflows.batch_closing import look_after_batch
+from taskcore.workflows.ending import StepEnd
 from taskcore.workflows.marks import FAILED
 from taskcore.workflows.perform import NOTHING, REFUSED_AGAIN, StepInHand, StepPerformer
 from taskcore.workflows.publish import StepSender
@@ -32,9 +34,16 @@ from taskcore.workflows.rest import Rest, RestSettler, leaves_rest
 from taskcore.workflows.saga import Sagas
 from taskcore.workflows.values import keeping_outcomes
 
-__all__ = ["StepSettler", "StepTasks", "WorkflowRoom"]
+__all__ = ["StepSettler", "StepTasks", "WorkflowRoom", "room"]
 
 log = logger("taskcore.workflows")
+
+
+def room(performer: Performer, settler: Settler, components: Components, options: WorkerOptions) -> WorkflowRoom:
+    """Build the part of a worker that performs workflows, when it is asked for first; then find it."""
+    if isinstance(settler.records, StepSettler):
+        return settler.records.room
+    return WorkflowRoom(performer, settler, components, options.name)
 
 
 class StepTasks(Mapping[str, Task[..., Any]]):
@@ -82,7 +91,7 @@ class WorkflowRoom:
         ).perform
         self.clock = components.clock
         rests = RestSettler(store, reader, sender)
-        settler.records = self.settler = StepSettler(settler.records, advancer, rests, reader, components)
+        settler.records = StepSettler(settler.records, advancer, rests, reader, components, self)
 
     def go_on(self, job: Execution) -> Outcome:
         """Let a job that was handed out again go on as the plan says that it left."""
@@ -105,7 +114,9 @@ class StepSettler(RecordSettler):
         rests: RestSettler,
         reader: RecordReader,
         components: Components,
+        room: WorkflowRoom,
     ) -> None:
+        self.room = room
         self._inner = records
         self._advancer = advancer
         self._rests = rests

@@ -11,7 +11,7 @@ import pytest
 
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
-from taskcore.backend import Duplicate, Outgoing, Refused, Stored, Uncertain
+from taskcore.backend import Duplicate, Outgoing, Refused, Stored, Uncertain, VerdictRefused
 from taskcore.envelope import new_id
 from taskcore.faults import ChaosProxy, NatsServer
 from taskcore.faults.sockets import HOST, ask
@@ -167,9 +167,13 @@ async def test_sizes_at_the_limit(nats: NatsServer, queue: str) -> None:
         async with backend.consume([queue], lease=30.0) as source:
             found = await source.receive(1)
             await source.settle([(found[0], Reschedule(0.0, bytes(60_000)))])
-            trail = bytes(limit)  # a trail that the server cannot take: the job stays, its trail does not grow
+            trail = bytes(limit)  # a trail that the server cannot take: the job is held until it is buried without it
             found = [*await source.receive(2)]
-            assert not await source.settle([(one, Reschedule(0.0, trail)) for one in found])
+            with pytest.raises(VerdictRefused, match=r"the server takes .* \(max_payload\)"):
+                await source.settle([(one, Reschedule(0.0, trail)) for one in found])
+            assert not await source.settle([(one, Bury("too large", trail)) for one in found])
+            letters = await backend.admin.letters(queue, limit=10)
+            assert [(letter.trail, letter.reason) for letter in letters] == [(b"", "too large")] * len(found)
 
 
 #: Headers as strangers may write them; None: none at all.

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from taskcore import EnqueueUncertain
-from taskcore.backend import Outgoing, Refused, Stored, Uncertain
+from taskcore import App, Dead, EnqueueRefused, EnqueueUncertain, Retry
+from taskcore.backend import Outgoing, Refused, Stored, Uncertain, VerdictRefused
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy
@@ -171,12 +171,58 @@ async def test_a_message_above_the_limit_of_the_node_concerns_no_other(running):
             assert [type(answer) for answer in answers] == [Refused, Stored, Refused, Stored, Stored]
             async with backend.consume(["sizes"], lease=60) as source:
                 held = await take(source, 3)
-                with suppress(BrokerUnavailable):  # the first time the limit is learned
-                    assert not await source.settle([(delivery, Reschedule(0.0, b"t" * 2_000)) for delivery in held])
+                await until_refused(source, [(delivery, Reschedule(0.0, b"t" * 2_000)) for delivery in held])
+                for delivery in held:
+                    if delivery.envelope != grows.envelope:
+                        assert not await source.settle([(delivery, Reschedule(0.0, b"t" * 2_000))])
+                        continue
+                    with pytest.raises(VerdictRefused, match=r"101,000 bytes, the broker takes 100,000 \(max_message_"):
+                        await source.settle([(delivery, Reschedule(0.0, b"t" * 2_000))])
+                    assert not await source.settle([(delivery, Bury("too large", b"t" * 2_000))])
                 again = await take(source, 2)
                 assert {delivery.envelope for delivery in again} == {job.envelope for job in small}
                 assert not await source.settle([(delivery, ACK) for delivery in again])
-            assert (await backend.admin.stats(["sizes"]))[0].dead == 1
+            [letter] = await backend.admin.letters("sizes", limit=10)
+            assert (letter.envelope, letter.trail, letter.reason) == (grows.envelope, b"", "too large")
+    finally:
+        await running.control("eval", limit.format(134_217_728))
+
+
+async def until_refused(source, batch):
+    """Settle until the broker's limit is learned, which takes a first try: then nothing of the batch is changed."""
+    while True:
+        try:
+            await source.settle(batch)
+        except BrokerUnavailable:
+            continue
+        except VerdictRefused:
+            return
+        pytest.fail("a message above the limit of the broker was stored")
+
+
+async def test_a_job_that_grows_above_the_limit_ends_for_its_caller(running, caplog):
+    """A retry that the broker never takes is the job's end: its caller, its letter and the log tell size and limit."""
+    limit = "application:set_env(rabbit, max_message_size, {0}), persistent_term:put(max_message_size, {0})."
+    app = App(f"{running.url}?min_queue_age=0.1&timeout=2", store="memory://")
+
+    @app.task(name="grow", queue="grows", retry=Retry(attempts=20, base=0.01, factor=1))
+    async def grow(data: str) -> None:
+        raise ConnectionError("not yet")
+
+    await running.control("eval", limit.format(100_000))
+    try:
+        async with app.running():
+            with pytest.raises(EnqueueRefused, match="100,000") as refused:
+                await grow.enqueue("x" * 100_000)
+            assert "max_message_size" in str(refused.value)
+            assert "payload_limit" in (refused.value.fix or "")
+            outcome = await (await grow.enqueue("x" * 97_000)).outcome(timeout=30)
+            assert isinstance(outcome, Dead)
+            assert "its next attempt cannot be stored" in outcome.reason
+            assert "the broker takes 100,000 (max_message_size)" in outcome.reason
+            [letter] = [letter async for letter in app.dead_letters.read("grows")]
+            assert letter.reason == outcome.reason
+        assert f"is dead, {outcome.reason}" in caplog.text
     finally:
         await running.control("eval", limit.format(134_217_728))
 

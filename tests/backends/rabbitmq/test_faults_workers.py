@@ -7,7 +7,9 @@ import signal
 import anyio
 import pytest
 
+from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
+from taskcore.faults import ChaosProxy
 from taskcore.faults.crash import CRASHED
 from tests.support.fault_plays import kill_workers
 from tests.support.rabbit_play import RabbitPlay
@@ -102,6 +104,62 @@ async def test_stopped_while_the_node_is_away(node, tmp_path):
             assert await old.wait(within=15.0) >= 0
         finally:
             node.resume()
+
+
+async def test_stopped_twice(node, tmp_path):
+    """F09: the second SIGTERM interrupts what runs; it is given back at once, and is neither attempt nor crash."""
+    play = RabbitPlay(node.url, tmp_path)
+    async with play.app("client") as app, play.worker(tmp_path, "old", lease=30.0, grace=60.0) as old:
+        await old.says("ready")
+        await app.tasks["work"].enqueue(1, 3.0)
+        await until(lambda: play.count("start") == 1, "a start")
+        old.terminate()
+        await old.says("stopping")
+        old.terminate()
+        assert await old.wait(within=5.0) == 0
+        async with play.running("heir", lease=30.0):
+            report = await play.check()
+    [starts] = [[entry for entry in history if entry.kind == "start"] for history in report.histories.values()]
+    assert [entry.facts["attempt"] for entry in starts] == [1, 1]
+
+
+async def test_stopped_before_it_is_connected(node, tmp_path):
+    """F09: SIGTERM while the first connection is being made ends the worker."""
+    async with ChaosProxy("127.0.0.1", node.port) as proxy:
+        proxy.black_hole()
+        play = RabbitPlay(node.url, tmp_path)
+        async with play.worker(tmp_path, "w", play.url.replace(f":{node.port}", f":{proxy.port}")) as worker:
+            await until(lambda: proxy.accepted > 0, "a connection")
+            worker.terminate()
+            assert await worker.wait(within=10.0) in {0, -signal.SIGTERM, 143}
+
+
+async def test_a_worker_outlasts_a_long_outage(node, tmp_path):
+    """F22: a worker whose node is away for many attempts to connect lives, and goes on by itself when it is back."""
+    async with ChaosProxy("127.0.0.1", node.port) as proxy:
+        play = RabbitPlay(node.url, tmp_path)
+        through = play.url.replace(f":{node.port}", f":{proxy.port}")
+        async with play.app("client") as app, play.worker(tmp_path, "worker", through) as worker:
+            await worker.says("ready")
+            assert await (await app.tasks["work"].enqueue(1)).result(timeout=20) == 1
+            await proxy.refuse()
+            proxy.cut()
+            await worker.says("broker lost")
+            await anyio.sleep(4.0)  # pauses grow from a quarter of a second
+            job = await app.tasks["work"].enqueue(2)
+            await proxy.heal()
+            assert await job.result(timeout=30) == 2
+            assert worker.status is None
+
+
+async def test_refused_and_unknown_hosts(node):
+    """F40: a port without a listener and a host that does not exist are one clear error each, at once."""
+    async with ChaosProxy("127.0.0.1", node.port) as proxy:
+        await proxy.refuse()
+        for place in (f"127.0.0.1:{proxy.port}", "host.invalid:5672"):
+            with anyio.fail_after(8), pytest.raises(BrokerUnavailable, match="RabbitMQ"):
+                async with open_backend(f"amqp://guest:guest@{place}/?timeout=1"):
+                    pass
 
 
 async def test_a_blocked_loop(node, tmp_path):

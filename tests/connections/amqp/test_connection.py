@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import pytest
+from aiormq.base import FutureStore
 
 from taskcore import App
 from taskcore.backends.rabbitmq import RabbitBackend
@@ -92,6 +95,24 @@ def test_a_limit_of_crashes_needs_a_counter(kind, store, crashes, refused):
         assert "store=" in caught.value.fix
 
 
+@pytest.mark.anyio
+async def test_a_call_whose_channel_is_lost_for_no_reason():
+    """The client library ends such a call with a bare Exception: an outage. Other errors stay what they are."""
+    connector = Connector(parse("amqp://127.0.0.1:1/", {})[0])
+    calls = FutureStore(asyncio.get_running_loop())
+
+    async def wait() -> None:
+        await calls.create_task(asyncio.sleep(3_600))
+
+    waiting = asyncio.ensure_future(connector.run("consuming", wait()))
+    await asyncio.sleep(0.01)
+    await calls.reject_all(None)
+    with pytest.raises(BrokerUnavailable, match="consuming failed"):
+        await waiting
+    with pytest.raises(ValueError, match="ours"), connector.errors("consuming"):
+        raise ValueError("ours")
+
+
 def test_no_node_answers():
     """All nodes are tried, and the text says what each answered."""
 
@@ -124,7 +145,7 @@ def test_the_second_node_is_used(node):
         async with RabbitBackend(f"amqp://guest:guest@127.0.0.1:1,127.0.0.1:{node.port}/") as backend:
             return await backend.admin.stats(["nothing"])
 
-    assert anyio.run(main).ready == 0
+    assert anyio.run(main)[0].ready == 0
 
 
 def test_a_caller_that_is_cancelled_leaves_no_lock(node):

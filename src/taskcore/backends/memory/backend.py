@@ -16,21 +16,11 @@ from typing import Literal, Self
 import anyio
 import anyio.lowlevel
 
-from taskcore.backend import (
-    Delivery,
-    Features,
-    Letter,
-    LetterWalk,
-    Outgoing,
-    Place,
-    Published,
-    QueueStats,
-    Refused,
-    WaitingJob,
-)
+from taskcore.backend import Delivery, Features, Letter, LetterWalk, Outgoing, Place, Published, QueueStats, Refused
 from taskcore.backends.letter_walks import PlainWalk
 from taskcore.backends.memory.ledger import DEDUP_WINDOW, Ledger, letter_number
 from taskcore.lifecycle import Verdict
+from taskcore.toolkit.capabilities import WaitingJob
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, passed
 from taskcore.toolkit.urls import read_options, refuse_url, split_url, whole
 

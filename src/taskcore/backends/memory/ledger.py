@@ -22,19 +22,9 @@ from typing import Final, assert_never
 import anyio
 import msgspec
 
-from taskcore.backend import (
-    DUPLICATE,
-    STORED,
-    Delivery,
-    Letter,
-    Outgoing,
-    Place,
-    Published,
-    QueueStats,
-    Refused,
-    WaitingJob,
-)
+from taskcore.backend import DUPLICATE, STORED, Delivery, Letter, Outgoing, Place, Published, QueueStats, Refused
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
+from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["DEDUP_WINDOW", "LEASED", "READY", "SCHEDULED", "Ledger", "letter_number"]
 

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from taskcore.backend import Place, QueueStats, WaitingJob
+from taskcore.backend import Place, QueueStats
 from taskcore.backends.nats.delays import delay_of
 from taskcore.backends.nats.layout import QueueStream
 from taskcore.backends.nats.letters import NatsLetters
 from taskcore.backends.nats.messages import job_token, queue_of, unpack
 from taskcore.connections.nats import Message, NatsLink, encode_message, header_of, jetstream, number_of
 from taskcore.toolkit.batching import gather_limited
+from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["NatsAdmin"]
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from taskcore.backend import DUPLICATE, STORED, Outgoing, Published, Refused, Uncertain
+from taskcore.backends.limits import too_large
 from taskcore.backends.nats.layout import FAMILY, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import at, job_token
 from taskcore.connections.nats import Answer, Message, NatsLink
@@ -39,7 +40,7 @@ async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoin
     for index, job in enumerate(batch):
         size = len(job.envelope) + len(job.trail)
         if size + trail_room > room:
-            answers[index] = Refused(f"it has {size:,} bytes; with room for its trail the server takes {room:,}")
+            answers[index] = too_large(size, room - trail_room, "max_payload")
     await _store(link, streams, batch, answers)
     if None in answers:
         await _store_again(link, streams, batch, answers)

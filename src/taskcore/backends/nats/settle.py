@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Self, TypeAlias
 
-from taskcore.backend import Delivery
+from taskcore.backend import Delivery, VerdictRefused
 from taskcore.backends.nats.consumer import Receipt, hand_out_in
 from taskcore.backends.nats.layout import FAMILY, QueueStreams
 from taskcore.backends.nats.messages import Packed, letter
@@ -23,11 +23,9 @@ from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_o
 from taskcore.connections.nats import Answer, Message, NatsAddress, NatsLink, jetstream, size_of
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.toolkit.logging import logger
 
 __all__ = ["NatsExtender", "NatsSettler"]
 
-log = logger("taskcore.backends.nats")
 
 LEADER_TRIES = 5  #: times that a write is repeated while its stream has no leader
 LEADER_PAUSE = 0.2  #: seconds between them
@@ -167,7 +165,7 @@ class NatsSettler:
         """
         receipt: Receipt = delivery.receipt
         stream, token, number = receipt.stream, receipt.token, receipt.number
-        trail = delivery.trail if isinstance(verdict, Release) else self._fitting(delivery, verdict.trail)
+        trail = delivery.trail if isinstance(verdict, Release) else self._fitting(delivery, verdict)
         body, headers = delivery.envelope + trail, b"Tc-Trail: %d\r\n" % len(trail)
         if isinstance(verdict, Bury):
             await self._streams.ensure_dead(stream)
@@ -190,19 +188,15 @@ class NatsSettler:
         headers += b"Nats-Msg-Id: %b\r\nTc-Copy: %d\r\n" % (identity, number)
         return Message(stream.scheduled_bytes + token, body, headers + await waiting(stream, token, verdict.after))
 
-    def _fitting(self, delivery: Delivery, trail: bytes) -> bytes:
-        """Return the new trail, or the one before if the server would not take it."""
-        room = self._link.max_payload - HEADER_ROOM - len(delivery.envelope)
-        if len(trail) <= room:
-            return trail
-        log.error(
-            "dropped the latest error of a job in queue %s: its trail has %d bytes, the server takes %d beside the "
-            "envelope. Raise max_payload in the server's configuration.",
-            delivery.queue,
-            len(trail),
-            room,
-        )
-        return delivery.trail
+    def _fitting(self, delivery: Delivery, verdict: Reschedule | Bury) -> bytes:
+        """Return the new trail; a dead letter leaves out what does not fit.
+
+        :raises VerdictRefused: no copy of the job can carry it: its attempts could not be counted.
+        """
+        size, room = len(delivery.envelope) + len(verdict.trail), self._link.max_payload - HEADER_ROOM
+        if size > room and isinstance(verdict, Reschedule):
+            raise VerdictRefused(f"with its errors it has {size:,} bytes, the server takes {room:,} (max_payload)")
+        return verdict.trail
 
     # ── ends and leases ──
 

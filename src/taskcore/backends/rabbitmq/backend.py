@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from taskcore.backend import Features, Outgoing, Published, Refused
+from taskcore.backends.limits import too_large
 from taskcore.backends.rabbitmq.admin import Connections, RabbitAdmin
 from taskcore.backends.rabbitmq.diagnose import diagnose
 from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions
@@ -167,5 +168,5 @@ def _refusal(job: Outgoing) -> Refused | None:
         return Refused(f"a delay of more than {MAX_DELAY / 86_400:,.0f} days is too long for this broker")
     size = len(job.envelope) + len(job.trail)
     if size > MAX_JOB:
-        return Refused(f"{size:,} bytes are more than the broker takes, whose limit is {MAX_JOB:,} for a job")
+        return too_large(size, MAX_JOB)
     return None

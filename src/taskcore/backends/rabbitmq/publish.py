@@ -20,6 +20,7 @@ from typing import Final
 from aio_pika.abc import AbstractChannel
 
 from taskcore.backend import STORED, Published, Refused, Stored, Uncertain
+from taskcore.backends.limits import too_large
 from taskcore.backends.rabbitmq import layout
 from taskcore.backends.rabbitmq.letters import browse_names
 from taskcore.backends.rabbitmq.messages import RabbitMessage, with_delay
@@ -45,6 +46,7 @@ REFUSED = Refused("the broker refused it: its queue is full, or has no leader at
 UNROUTED = Refused("no queue is bound for it")  #: the sender may open the queue and send again
 NO_ANSWER = Uncertain("no confirm came")
 NOT_PERMITTED: Final = "ACCESS_REFUSED"  #: in the server's text when this user may not write
+LIMIT_NAME: Final = "max_message_size"
 TOO_LARGE: Final = re.compile(r"larger than configured max size (\d+)")  #: in its text, with its max_message_size
 EXCHANGE_GONE: Final = "no exchange"  #: in the server's text when the virtual host lost its data
 
@@ -103,11 +105,10 @@ class Sender:
         if found is None:
             return
         self.max_message = min(self.max_message, int(found[1]))
-        refusal = Refused(f"it is larger than the broker's max_message_size of {self.max_message:,} bytes")
-        too_large = [index for index, one in enumerate(messages) if len(one.body) > self.max_message]
-        behind = range(min(too_large, default=len(answers)), len(answers))
-        for index in too_large:
-            answers[index] = refusal
+        above = [index for index, one in enumerate(messages) if len(one.body) > self.max_message]
+        behind = range(min(above, default=len(answers)), len(answers))
+        for index in above:
+            answers[index] = too_large(len(messages[index].body), self.max_message, LIMIT_NAME)
         await self._resend(messages, answers, [index for index in behind if isinstance(answers[index], Uncertain)])
 
     async def _resend_unrouted(self, messages: Sequence[RabbitMessage], answers: list[Published], sent: float) -> None:
@@ -262,7 +263,8 @@ async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], ba
     frame_max, number = channel.connection.frame_max, channel.number
     for index, message in enumerate(messages):
         if len(message.body) > limit:
-            batch.answer(index, Refused(f"{len(message.body):,} bytes are more than the broker takes"))
+            setting = LIMIT_NAME if limit < MAX_MESSAGE else None
+            batch.answer(index, too_large(len(message.body), limit, setting))
             continue
         if channel.is_closed:
             raise ConnectionError(channel.lost_why)

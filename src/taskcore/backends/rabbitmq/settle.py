@@ -7,8 +7,8 @@ clock and its dead channel both show that the job is lost.
 
 The verdict. A copy of the job (retry, dead letter, release) is published and confirmed first, then the job itself is
 acknowledged, then the answer of a later call on the same channel proves that the acknowledgement was handled: it has no
-reply of its own. A foreign message that is too large to be copied is rejected instead: the broker itself moves it to
-the dead letters, or requeues it.
+reply of its own. A job that is too large for a copy with its new trail is not tried again: the settler hears that, and
+buries it. What is too large for any copy is rejected: the broker itself moves it to the dead letters, or requeues it.
 
     rabbitmq.retry.copied      the retry is stored, its original is still held
     rabbitmq.bury.written      the dead letter is stored, its original is still held
@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
-from taskcore.backend import Delivery, Outgoing, Stored
+from taskcore.backend import Delivery, Outgoing, Stored, VerdictRefused
 from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
 from taskcore.backends.rabbitmq.messages import RabbitMessage, job_id_of, message_of
 from taskcore.backends.rabbitmq.publish import Sender, unavailable
@@ -37,6 +37,9 @@ from taskcore.toolkit.logging import logger
 __all__ = ["Heart", "Holdings"]
 
 log = logger("taskcore.backends.rabbitmq")
+
+#: A copy, and the failpoint behind it.
+Packed: TypeAlias = tuple[RabbitMessage, str]
 
 #: The failpoint behind the copy that a verdict leaves.
 FAILPOINTS: Final[dict[type[Verdict], str]] = {
@@ -107,7 +110,7 @@ class Holdings:
                 receipt.consumer.expire(receipt)
             lost.append(delivery)
         try:
-            failure = await self._store_copies(settling)
+            failure = await self._store_copies([(delivery, self._packed(delivery, one)) for delivery, one in settling])
             copied = [delivery for delivery, _ in settling if delivery.receipt.state == Receipt.SETTLING]
             await self._acknowledge([delivery.receipt for delivery in copied])
             lost += [delivery for delivery in copied if delivery.receipt.state == Receipt.SETTLING]
@@ -119,26 +122,36 @@ class Holdings:
             raise failure
         return lost
 
-    async def _store_copies(self, settling: Sequence[tuple[Delivery, Verdict]]) -> BrokerUnavailable | None:
+    def _packed(self, delivery: Delivery, verdict: Verdict) -> Packed | None:
+        """Pack the copy that a verdict leaves; None where there is none, also because it would be too large.
+
+        :raises VerdictRefused: no copy of the job can carry its new trail.
+        """
+        if isinstance(verdict, Ack):
+            return None
+        copy, limit, receipt = _copy(delivery, verdict), self._sender.max_message, delivery.receipt
+        above = f"with its errors it has {len(copy.body):,} bytes, the broker takes {limit:,} (max_message_size)"
+        if len(copy.body) > limit and isinstance(verdict, Bury):
+            job = job_id_of(receipt.properties) or "?"
+            log.error("queue %s: the dead letter of job %s is without its errors: %s", delivery.queue, job, above)
+            copy = _copy(delivery, replace(verdict, trail=b""))
+        if len(copy.body) <= limit:
+            return copy, FAILPOINTS[type(verdict)]
+        if isinstance(verdict, Reschedule):
+            raise VerdictRefused(above)
+        receipt.settle_by = Receipt.REQUEUE if isinstance(verdict, Release) else Receipt.DEAD_LETTER
+        return None
+
+    async def _store_copies(self, settling: Sequence[tuple[Delivery, Packed | None]]) -> BrokerUnavailable | None:
         """Publish what must exist before the originals may go; originals of failed copies are held as before."""
-        copies: list[tuple[Receipt, RabbitMessage]] = []
-        failpoints: set[str] = set()
-        for delivery, verdict in settling:
-            if isinstance(verdict, Ack):
-                continue
-            copy = _copy(delivery, verdict)
-            if len(copy.body) > self._sender.max_message:
-                _settle_without_copy(delivery, verdict, len(copy.body))
-            else:
-                copies.append((delivery.receipt, copy))
-                failpoints.add(FAILPOINTS[type(verdict)])
+        copies = [(delivery.receipt, *packed) for delivery, packed in settling if packed is not None]
         if not copies:
             return None
-        answers = await self._sender.send([copy for _, copy in copies], copies=True)
-        for (receipt, _), answer in zip(copies, answers, strict=True):
+        answers = await self._sender.send([copy for _, copy, _ in copies], copies=True)
+        for (receipt, _, _), answer in zip(copies, answers, strict=True):
             if not isinstance(answer, Stored):
                 receipt.state = Receipt.HELD
-        for name in sorted(failpoints):
+        for name in sorted({name for _, _, name in copies}):
             failpoint(name)
         return unavailable(answers)
 
@@ -186,19 +199,3 @@ def _copy(delivery: Delivery, verdict: Reschedule | Release | Bury) -> RabbitMes
             return message_of(replace(job, trail=trail), copy_of=of, reason=reason.encode(errors="replace"))
         case _:
             assert_never(verdict)
-
-
-def _settle_without_copy(delivery: Delivery, verdict: Verdict, size: int) -> None:
-    """Choose how a job leaves that is too large to be copied: as it is, without its error history."""
-    receipt: Receipt = delivery.receipt
-    if isinstance(verdict, Release):
-        receipt.settle_by = Receipt.REQUEUE
-        return
-    log.error(
-        "queue %s: job %s is too large to copy with its error history (%s bytes); the broker moves it to the dead "
-        "letters without it",
-        delivery.queue,
-        job_id_of(receipt.properties) or "?",
-        f"{size:,}",
-    )
-    receipt.settle_by = Receipt.DEAD_LETTER

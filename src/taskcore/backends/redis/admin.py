@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
-from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain, WaitingJob
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
 from taskcore.backends.letter_walks import PagedWalk
 from taskcore.backends.redis.layout import PEEK, PLACE, PURGE, STATS
 from taskcore.backends.redis.messages import letter_number, letter_of, split_letter_id
 from taskcore.backends.redis.publish import RedisPublisher
 from taskcore.connections.redis import RedisLink
 from taskcore.toolkit.batching import gather_limited
+from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["RedisAdmin"]
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
-from taskcore.cli.group import APP_DIR, DEBUG
-from taskcore.cli.loading import load_app
+from taskcore.cli.group import APP_DIR, DEBUG, Shell, show_error
+from taskcore.cli.loading import is_misnamed, load_app
 from taskcore.cli.logs import configure_logging
 from taskcore.cli.output import say
-from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
+from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting, TaskcoreError
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import duration
+
+if TYPE_CHECKING:
+    from taskcore.app import App
 
 __all__ = ["command"]
 
@@ -96,7 +101,7 @@ def command(loop_name: str, **given: Any) -> int:
     unfinished jobs go back to their queues.
     """
     loop = choose_loop(loop_name)
-    app = load_app(given["app"], given["app_dir"], given["include"])
+    app = _load(given)
     from taskcore.cli.banner import banner  # an app that cannot be loaded is reported without all this
     from taskcore.cli.serve import serve
     from taskcore.cli.supervise import supervise
@@ -115,6 +120,21 @@ def command(loop_name: str, **given: Any) -> int:
         return anyio.run(serve, app, choices, tell, backend=backend, backend_options=loop_options(loop))
     except BrokerUnavailable as error:
         raise error.with_facts(f"the address came from: {app.sources['url']}") from error.__cause__
+
+
+def _load(given: Mapping[str, Any]) -> App:
+    """Load the app; with ``--reload`` tell why its code fails, and wait for a change."""
+    try:
+        return load_app(given["app"], given["app_dir"], given["include"])
+    except TaskcoreError as error:
+        if not given["reload"] or is_misnamed(error):
+            raise
+        from taskcore.supervisor.reload import require_watchfiles, start_again_on_change
+
+        show_error(error, debug=click.get_current_context().ensure_object(Shell).debug)
+        require_watchfiles()
+        say(f"waiting for a change of the code in {given['app_dir']}. Ctrl-C ends")
+        start_again_on_change(Path(given["app_dir"]))
 
 
 def choose_loop(name: str) -> str:

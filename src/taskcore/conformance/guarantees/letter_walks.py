@@ -6,7 +6,7 @@ from collections import Counter
 
 import anyio
 
-from taskcore.backend import Backend, Letter, LetterWalk, Outgoing, Peeks, Refused, Uncertain
+from taskcore.backend import Backend, Letter, LetterWalk, Outgoing, Refused, Uncertain
 from taskcore.conformance.checks import BACKEND_CHECKS, LETTER_CHECKS, check, require
 from taskcore.conformance.guarantees.deliveries import job, put, receive, settle, took
 from taskcore.conformance.guarantees.helpers import letters_of, open_app, until, work, working
@@ -15,6 +15,7 @@ from taskcore.control import Reject
 from taskcore.deadletter import DeadLetter, LetterVerdict
 from taskcore.lifecycle import Bury, Reschedule
 from taskcore.router import Router
+from taskcore.toolkit.capabilities import Peeks
 
 MANY = 12  #: letters, in several pages
 

@@ -7,6 +7,7 @@ deliveries of a lost channel; here a lost channel ends its leases, and only a ne
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,22 @@ T = TypeVar("T")
 
 #: What the client library raises when a connection fails; a time limit is an OSError.
 CLIENT_ERRORS = (AMQPError, PAMQPException, OSError, EOFError)
+
+
+class _NoLosses(logging.Filter):
+    """Drops the library's lines about lost connections, a traceback each, and about each attempt to make a new one.
+
+    The caller says once that the broker is lost, and why.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep everything but the end of a stream, and failed attempts; a frame that cannot be read is no such end."""
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        is_lost = isinstance(error, AMQPError) and isinstance(error.__cause__, EOFError | OSError)
+        return not is_lost and not record.getMessage().startswith("error when creating transport")
+
+
+logging.getLogger("aiormq.connection").addFilter(_NoLosses())
 
 HANDSHAKE_TIMEOUT = 6.0  #: seconds for one node, before the next one is tried
 
@@ -94,13 +111,20 @@ class Connector:
             yield
         except BrokerUnavailable:  # it is a ConnectionError, too
             raise
-        except (*CLIENT_ERRORS, RuntimeError) as error:
+        except Exception as error:
+            if not _is_of_the_library(error):
+                raise
             fix = "see the broker's log; taskcore doctor shows how the broker is set up"
             if isinstance(error, ChannelAccessRefused):
                 fix = "give this user the permission to configure, write or read it: rabbitmqctl set_permissions"
             raise BrokerUnavailable(
                 f"{action} failed: RabbitMQ at {self.address.url}", facts=[_describe(error)], fix=fix
             ) from error
+
+
+def _is_of_the_library(error: Exception) -> bool:
+    """Tell whether the client library raised it; a call whose channel is lost without a reason ends in a bare one."""
+    return isinstance(error, (*CLIENT_ERRORS, RuntimeError)) or type(error) is Exception
 
 
 class ReconnectingConnection:

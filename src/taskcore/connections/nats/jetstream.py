@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -241,11 +242,10 @@ class BrokerClock:
         loop = asyncio.get_running_loop()
         if loop.time() < self._ask_again:
             return
-        low, high = await self._difference()
-        for _ in range(CLOCK_ASKED - 1):
-            if high - low <= CLOCK_EXACT:
-                break
-            low, high = min((low, high), await self._difference(), key=_width)
+        low, high = -inf, inf
+        for _ in range(CLOCK_ASKED):
+            if high - low > CLOCK_EXACT:
+                low, high = min((low, high), await self._difference(), key=lambda bounds: bounds[1] - bounds[0])
         self._ahead = low, high
         self._ask_again = loop.time() + (CLOCK_KEPT if high - low <= CLOCK_EXACT else CLOCK_KEPT_INEXACT)
 
@@ -268,7 +268,3 @@ class BrokerClock:
         found = await find_message(self._link, self._stream, seq=stored["seq"])
         await delete_messages(self._link, self._stream, [stored["seq"]])
         return (found.time - after, found.time - before) if found is not None else (0.0, 0.0)
-
-
-def _width(bounds: tuple[float, float]) -> float:
-    return bounds[1] - bounds[0]
