@@ -47,7 +47,7 @@ class Trip:
 
         self.do, self.undo = do, undo
 
-    def chain(self, fails_at: int, *, pivot: int = -1, **options: Any) -> tuple[Workflow, Step[str]]:
+    def chain(self, fails_at: int, *, pivot: int = -1, tries: int = 1, **options: Any) -> tuple[Workflow, Step[str]]:
         """Build steps one behind the other, of which one fails; all before the pivot have compensations."""
         workflow = self.app.workflow("trip", **options)
         last: Step[str] | None = None
@@ -58,7 +58,7 @@ class Trip:
             if number == pivot:
                 step.pivot()
             elif pivot < 0 or number < pivot:
-                step.compensate(self.undo.using(retry=1), f"s{number}" if number % 2 else step.out)
+                step.compensate(self.undo.using(retry=tries), f"s{number}" if number % 2 else step.out)
             last = step
         assert last is not None
         return workflow, last
@@ -175,6 +175,119 @@ def test_a_compensation_that_fails(how: Any) -> None:
         assert [trip.log.count(f"-s{number}") for number in range(STEPS)] == [1, 1, 1, 1]
         with pytest.raises(InvalidWorkflow, match="has failed"):
             await trip.app.workflows.compensate(sent.id)
+
+    run(story)
+
+
+def test_a_compensation_outlasts_those_who_wait() -> None:
+    """A caller who waits past the deadline does not end a saga whose compensation is tried again and again."""
+
+    async def story(trip: Trip) -> None:
+        trip.stuck.add("hotel")
+        workflow = trip.app.workflow("trip", deadline=100)
+        hotel = workflow.step(trip.do, "hotel").named("hotel").compensate(trip.undo.using(retry=50), "hotel")
+        sent = await workflow.submit(workflow.step(trip.do.using(delay=500), "late").named("late").after(hotel))
+
+        async def repair() -> None:
+            await anyio.sleep(4 * 3_600)
+            trip.stuck.clear()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(repair)
+            assert await sent.outcome() == Expired()
+        assert trip.log == ["+hotel", "-hotel"]
+        assert (await sent.compensation()).state == "done"
+
+    run(story)
+
+
+def test_compensations_wait_for_one_that_is_tried_again() -> None:
+    """One that fails some times and then succeeds keeps its place: those of older steps come after it."""
+
+    async def story(trip: Trip) -> None:
+        trip.stuck.add("s1")
+        workflow, last = trip.chain(3, tries=5)
+        sent = await workflow.submit(last)
+        await anyio.sleep(3)
+        assert [entry for entry in trip.log if entry[0] == "-"] == ["-s3", "-s2"]
+        assert (await sent.compensation()).state == "running"
+        trip.stuck.clear()
+        assert isinstance(await sent.outcome(timeout=600), Dead)
+        assert [entry for entry in trip.log if entry[0] == "-"] == ["-s3", "-s2", "-s1", "-s0"]
+
+    run(story)
+
+
+def test_two_steps_that_fail_at_once() -> None:
+    """Two branches that fail at the same moment make one list and one outcome: what is undone is undone once."""
+
+    async def story(trip: Trip) -> None:
+        workflow = trip.app.workflow("trip")
+        before = workflow.step(trip.do, "before").named("before").compensate(trip.undo, "before")
+        bad = [
+            workflow.step(trip.do.using(retry=1), name, fails=True, seconds=5).named(name).after(before)
+            for name in ("left", "right")
+        ]
+        sent = await workflow.submit(workflow.step(trip.do, "last").named("last").after(*bad))
+        outcome = await sent.outcome(timeout=600)
+        assert isinstance(outcome, Dead)
+        assert trip.log == ["+before", "-before"]
+        assert await sent.compensation() == Compensation(state="done", undone=("before",))
+
+    run(story)
+
+
+def test_steps_behind_the_pivot_are_tried_until_they_succeed() -> None:
+    """A hundred failures behind the pivot undo nothing, nor does the deadline."""
+
+    async def story(trip: Trip) -> None:
+        tries = 0
+
+        @trip.app.task(name="send", retry=Retry(attempts=1, base=60.0, cap=60.0))
+        async def send() -> int:
+            nonlocal tries
+            tries += 1
+            if tries <= 100:
+                raise ConnectionError
+            return tries
+
+        workflow = trip.app.workflow("trip", deadline=1_000)
+        hotel = workflow.step(trip.do, "hotel").named("hotel").compensate(trip.undo, "hotel")
+        paid = workflow.step(trip.do, "paid").named("paid").after(hotel).pivot()
+        sent = await workflow.submit(workflow.step(send).after(paid))
+        assert await sent.outcome() == Succeeded(101)
+        assert trip.log == ["+hotel", "+paid"]
+
+    run(story)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 4.9999, 5.0, 5.0001])
+def test_what_a_canceller_is_told_is_true(seconds: float) -> None:
+    """At whichever moment a saga is cancelled, True means that it is undone, and False that it went well."""
+
+    async def story(trip: Trip) -> None:
+        workflow = trip.app.workflow("trip")
+        hotel = workflow.step(trip.do, "hotel", seconds=2.5).named("hotel").compensate(trip.undo, "hotel")
+        last = workflow.step(trip.do, "car", seconds=2.5).named("car").after(hotel).compensate(trip.undo, "car")
+        sent = await workflow.submit(last)
+        await anyio.sleep(seconds)
+        cancelled = await sent.cancel()
+        outcome = await sent.outcome(timeout=600)
+        assert outcome == (Cancelled() if cancelled else Succeeded("car"))
+        assert any(trip.effects.values()) is not cancelled
+
+    run(story)
+
+
+def test_what_is_undone_is_not_replayed() -> None:
+    """A saga that is undone cannot go on with its steps: it says so, and another one may be submitted."""
+
+    async def story(trip: Trip) -> None:
+        workflow, last = trip.chain(3)
+        sent = await workflow.submit(last)
+        assert isinstance(await sent.outcome(timeout=600), Dead)
+        with pytest.raises(InvalidWorkflow, match="are undone"):
+            await trip.app.workflows.replay(sent.id)
 
     run(story)
 

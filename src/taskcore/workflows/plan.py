@@ -23,6 +23,7 @@ __all__ = [
     "PLAN_BYTES",
     "PLAN_FORMAT",
     "STEPS_LIMIT",
+    "UNDO_TIME",
     "NewerPlan",
     "OneCall",
     "Over",

@@ -12,14 +12,15 @@ from taskcore.results import CANCELLED, EXPIRED, JobOutcome, Succeeded, error_of
 from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.task import Job, Task
 from taskcore.toolkit.units import Duration, seconds_of
+from taskcore.workflows.advance import UNDOING
 from taskcore.workflows.compensation import Compensation, read_compensation
 from taskcore.workflows.decide import StepKey
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.names import step_id, stop_name
-from taskcore.workflows.plan import AFTER_DEADLINE, Plan
+from taskcore.workflows.plan import AFTER_DEADLINE, UNDO_TIME, Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
-from taskcore.workflows.saga import STOPPED, claim_pivot
+from taskcore.workflows.saga import STOPPED, claim_pivot, stop_saga
 from taskcore.workflows.show import WorkflowProgress, WorkflowState, read_state
 from taskcore.workflows.steps import FirstOf, MapStep, Step
 from taskcore.workflows.values import returning
@@ -78,7 +79,8 @@ class Run(Generic[R]):
         :raises ResultTimeout: it has not ended yet (TC401).
         :raises ResultNotKept: it ended, and its outcome is not kept any more (TC406).
         """
-        left = max(self.plan.deadline + LATE - self._components().clock(), 0.0)
+        late = LATE + (UNDO_TIME if self.plan.is_saga else 0.0)  # what is undone takes as long as it takes
+        left = max(self.plan.deadline + late - self._components().clock(), 0.0)
         wait = left if timeout is None else min(seconds_of("timeout", timeout), left)
         try:
             return await self._job.outcome(wait)
@@ -102,20 +104,20 @@ class Run(Generic[R]):
         return not isinstance(end, Conflict)
 
     async def _undo(self) -> bool:
-        """Let a saga be undone, unless it is behind its pivot."""
+        """Let a saga be undone, unless it is behind its pivot, or has ended well by now."""
         components = self._components()
         if await self._store.get(outcome_name(self.id)) is not None:
             return False
         if not await claim_pivot(self._store, self.id, self.plan, STOPPED, components.clock()):
             return False
-        refused = await StepSender(components, None).publish(
-            [StepSender(components, None).compensation(self.id, self.plan, 0)]
-        )
+        sender = StepSender(components, None)
+        refused = await sender.publish([sender.compensation(self.id, self.plan, 0)])
         if refused:
             raise EnqueueRefused(
                 f"{self.plan.name} is not cancelled yet: {next(iter(refused.values()))}", fix="try again"
             )
-        return True
+        stop = await stop_saga(self._store, self.id, self.plan, CANCELLED, components.clock())
+        return stop.startswith(UNDOING)
 
     async def compensation(self) -> Compensation:
         """Read what of the workflow was undone, and what could not be."""

@@ -34,7 +34,7 @@ from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
 from taskcore.workflows.saga_decide import may_run, undo_order
 
-__all__ = ["STOPPED", "Sagas", "claim_pivot", "undone"]
+__all__ = ["STOPPED", "Sagas", "claim_pivot", "stop_saga", "undone"]
 
 BEGUN, STOPPED = b"begun", b"stopped"
 UNKNOWN = "interrupted, outcome unknown"  #: the reason of a step that began, did not end, and does not start again
@@ -53,6 +53,15 @@ async def claim_pivot(store: Store, workflow: str, plan: Plan, value: bytes, now
     """Decide whether the pivot begins or the saga stops before it; True if that is what was decided."""
     answer = await store.put(pivot_name(workflow), value, expect=ABSENT, keep=plan.life(now))
     return not isinstance(answer, Conflict) or answer.current is None or answer.current.value == value
+
+
+async def stop_saga(store: Store, workflow: str, plan: Plan, outcome: bytes, now: float) -> bytes:
+    """Let no further step start; return the stop that stands: that of a saga that has ended well does not undo it."""
+    value = UNDOING + outcome
+    write = Write(key=stop_name(workflow), value=value, expect=ABSENT, keep=plan.life(now), reserve=True)
+    [answer] = await store.put_many([write])
+    failpoint("saga.stopped")
+    return answer.current.value if isinstance(answer, Conflict) and answer.current is not None else value
 
 
 class Sagas:
@@ -82,18 +91,7 @@ class Sagas:
 
     async def stop(self, workflow: str, plan: Plan, outcome: bytes) -> bytes:
         """Let no further step start; return the stop that stands."""
-        write = Write(
-            key=stop_name(workflow),
-            value=UNDOING + outcome,
-            expect=ABSENT,
-            keep=plan.life(self._clock()),
-            reserve=True,
-        )
-        [answer] = await self._store.put_many([write])
-        failpoint("saga.stopped")
-        return (
-            answer.current.value if isinstance(answer, Conflict) and answer.current is not None else UNDOING + outcome
-        )
+        return await stop_saga(self._store, workflow, plan, outcome, self._clock())
 
     async def begin_pivot(self, workflow: str, plan: Plan) -> Outcome | None:
         """Let the pivot start, unless the saga is stopped before it; None to go on."""

@@ -19,10 +19,10 @@ from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
 from taskcore.workflows.batch import Batch, BatchLimits, BatchOptions, BatchProgress
 from taskcore.workflows.build import Workflow
 from taskcore.workflows.chain import Chain
-from taskcore.workflows.compensation import begin_anew
-from taskcore.workflows.errors import WorkflowNotFound
+from taskcore.workflows.compensation import begin_anew, read_compensation
+from taskcore.workflows.errors import InvalidWorkflow, WorkflowNotFound
 from taskcore.workflows.names import recent_names
-from taskcore.workflows.plan import AFTER_DEADLINE, Plan
+from taskcore.workflows.plan import Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
 from taskcore.workflows.replay import continued, copy_ended
@@ -161,10 +161,19 @@ class Workflows:
         plan = await self._plan(id)
         store, components = self._store(), self._components()
         seconds = seconds_of("deadline", deadline)
-        life = seconds + plan.keep + AFTER_DEADLINE
+        await self._refuse_undone(id, plan)
         goes_on = continued(plan, components.clock() + seconds)
+        life = goes_on.life(components.clock()) + plan.keep
         new = await copy_ended(store, RecordReader(store), id, plan, life)
         return await self._send(new, goes_on, life, task_of_last(goes_on, self._task_named, self._any_task))
+
+    async def _refuse_undone(self, id: str, plan: Plan) -> None:
+        """Refuse to go on with steps that are undone, or are being undone."""
+        if plan.is_saga and (await read_compensation(RecordReader(self._store()), id, plan)).state != "none":
+            raise InvalidWorkflow(
+                f"steps of the workflow {shorten_repr(id)} are undone, and it cannot go on with them",
+                fix="submit it anew; app.workflows.compensate(id) goes on with a compensation that failed",
+            )
 
     async def compensate(self, id: str) -> None:
         """Begin the compensation of a saga anew, at the one that failed; those that are done are not repeated.
