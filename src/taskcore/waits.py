@@ -1,4 +1,4 @@
-"""Waiting: until a queue is empty; what a wait that took too long can tell, and what a job that waits is told.
+"""Waiting: until a queue is empty; what a wait that took too long can tell; a warning for a job that waits.
 
 A worker's slot that waits for a job of the same worker may wait for ever: when all slots wait, none is left to run what
 they wait for. So a job that does it is named in the log, once for each task, with the way out.

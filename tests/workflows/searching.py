@@ -70,7 +70,7 @@ class Move(NamedTuple):
     """What a worker does: one write, some messages, or the end of its job.
 
     :param at: the next point; None: it is done with the job.
-    :param settle: what the broker is told; ``back``: the message is ready again; ``later``: as if it never was taken.
+    :param settle: the verdict; ``back``: the message is ready again; ``later``: as if it never was taken.
     """
 
     what: str

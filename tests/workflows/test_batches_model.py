@@ -182,7 +182,7 @@ def batches(
 
 @pytest.mark.parametrize("faults", [{}, {"losses": 1}, {"crashes": 0, "losses": 1}, {"dedup": False}])
 def test_a_batch_ends_once_or_is_given_up(faults: dict[str, Any]) -> None:
-    """Whoever dies, the callback starts once and after all jobs, or the batch is given up and it never starts."""
+    """Whatever dies, the callback starts once and after all jobs, or the batch is given up and it never starts."""
     assert batches(Rules(), **faults) == {}
 
 

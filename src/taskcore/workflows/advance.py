@@ -146,7 +146,7 @@ class Advancer:
             consequence = after_child(plan, key, end.how)
             self._take(found, end, consequence, now)
             if not consequence.fails:
-                spread = self._spread and of.width <= MAP_LIMIT  # whoever closes an open map fills few leaves
+                spread = self._spread and of.width <= MAP_LIMIT  # who closes an open map fills few leaves
                 place = place_of(of.index, of.width, spread=spread)
                 name = map_name(of.workflow, of.step, place.leaf)
                 new = NewMarks(name, mark(place.position, end.how), plan.life(now))

@@ -2,7 +2,7 @@
 
     width       the number of jobs, or GIVEN_UP; who comes second finds what the first has decided
     marks       the places that no job has are marked, so that the last place is marked by a job or by who closes
-    callbacks   published by whoever finds the last place marked
+    callbacks   published by the one that finds the last place marked
 
 The guard is a job that is published when the batch is opened, and due after ``open_for``. It finishes what a sender
 that died had begun.
