@@ -1,7 +1,12 @@
-"""Sagas: what was done is undone in reverse order, once nothing can run any more, or all of it stays."""
+"""Sagas: what was done is undone in reverse order, once nothing can run any more, or all of it stays.
+
+``TASKCORE_WORKFLOW_SWEEP=1 pytest tests/workflows/test_sagas.py`` lets two workers die, at each pair of failpoints.
+"""
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,9 +20,10 @@ from taskcore.workflows import Compensation, InvalidWorkflow, Run, Step, Workflo
 from tests.support import virtual
 from tests.workflows.dying import Played, Stage, play, visits
 
-pytestmark = pytest.mark.timeout(300)
-
 STEPS = 4
+EVERY = bool(os.environ.get("TASKCORE_WORKFLOW_SWEEP"))  #: let workers die at each pair of points, not at some
+
+pytestmark = pytest.mark.timeout(1_800 if EVERY else 300)
 
 
 class Trip:
@@ -358,3 +364,12 @@ def test_a_worker_dies_at_each_failpoint(fails_at: int) -> None:
     passed = visits(beginning(fails_at))
     for visit in range(1, len(passed) + 1):
         judge(fails_at, play(beginning(fails_at), [visit]))
+
+
+@pytest.mark.parametrize("fails_at", range(STEPS))
+def test_two_workers_die(fails_at: int) -> None:
+    """The second one dies as well, soon or late after the first: the net effect stays zero."""
+    number = len(visits(beginning(fails_at)))
+    pairs = [(first, second) for first in range(1, number + 1) for second in range(1, number + 1 - first)]
+    for pair in pairs if EVERY else random.Random(fails_at).sample(pairs, 25):
+        judge(fails_at, play(beginning(fails_at), pair))
