@@ -166,9 +166,7 @@ class StepSettler(RecordSettler):
         """Let jobs that have ended go on as workflows; one that has lost its key leaves nothing."""
         held = [one for one in going_on if isinstance(one.verdict, Ack)]
         refused = await self._rests.begin(held, now) if held else {}
-        for one in held:
-            if one.job.id in refused:
-                one.overrule(Reschedule(REFUSED_AGAIN, one.job.delivery.trail), self._events)
+        self._bring_again(held, refused)
 
     async def _advance(self, ended: Sequence[Settlement], now: float) -> None:
         try:
@@ -181,8 +179,14 @@ class StepSettler(RecordSettler):
             text = "nothing follows from the end of job %s, and its workflow waits until its deadline: %s"
             log.error(text, ended[0].job.id, error)  # noqa: TRY400 - its text is for people
             return
+        self._bring_again(ended, refused)
+
+    def _bring_again(self, ended: Sequence[Settlement], refused: Mapping[str, str]) -> None:
+        """Let jobs come again that have ended, and of which the broker refuses what follows; say so."""
         for one in ended:
             if one.job.id in refused:
+                text = "job %s has ended, and the broker refuses what follows: %s; again in %g s"
+                log.warning(text, one.job.id, refused[one.job.id], REFUSED_AGAIN, extra=one.job.extra)
                 one.overrule(Reschedule(REFUSED_AGAIN, one.job.delivery.trail), self._events)
 
     async def after(self, batch: Sequence[Settlement]) -> None:
