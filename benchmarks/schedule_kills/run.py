@@ -30,6 +30,7 @@ LEASE = "4s"  #: after this time another worker has the jobs of a killed one
 SETTLING = 12.0  #: seconds after the last kill within which every claim and every job of a dead worker is over
 PAUSES = (0.2, 2.5)  #: seconds between the start of one worker and the death of the other
 READY_WITHIN = 60.0
+DECLARED_WITHIN = (15.0, 60.0)  #: seconds in which the first worker declares the schedules; the latter in a long run
 
 
 class Worker:
@@ -56,9 +57,9 @@ class Worker:
     def kill(self) -> None:
         """Kill it with SIGKILL."""
         if self._process is not None and self._process.stdout is not None:
-            self.killed[self._process.pid] = time.time()
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+            self.killed[self._process.pid] = time.time()  # until now it may have written
             self._process.stdout.close()
             self._process = None
 
@@ -70,13 +71,14 @@ async def run(
     dice, ledger = random.Random(seed), folder / "ledger"
     ledger.touch()
     async with AsyncExitStack() as exits:
-        environment = os.environ | _timetables(seconds) | {
+        environment = os.environ | {
             "TASKCORE_URL": await _address(broker, folder, exits),
             "TASKCORE_LEASE": LEASE,
             "CODE_INDEX_CATALOGUE": str(folder / "catalogue.sqlite"),
         }  # fmt: skip
         if store is not None:
             environment["TASKCORE_STORE"] = await _address(store, folder, exits)
+        environment |= _timetables(seconds)  # now that the servers are there, which may have taken a minute
         preview = await _ask(environment, "preview", ledger, seconds + SETTLING + 120)
         workers = [Worker(environment, ledger, folder / f"worker-{number}.log") for number in (1, 2)]
         try:
@@ -105,8 +107,9 @@ def _timetables(seconds: float) -> dict[str, str]:
     """Let an hour and a night begin in the middle of the run, if a minute does."""
     now = datetime.now(UTC)
     middle = now + timedelta(seconds=seconds / 2 + 30)
+    least, most = DECLARED_WITHIN
     return {
-        "SCHEDULE_KILLS_BEGIN": (now + timedelta(seconds=15)).isoformat(),
+        "SCHEDULE_KILLS_BEGIN": (now + timedelta(seconds=min(max(seconds / 10, least), most))).isoformat(),
         "CODE_INDEX_HOURLY": f"{middle.minute} * * * *",
         "CODE_INDEX_NIGHTLY": f"{middle.minute} {middle.hour} * * *",
         "CODE_INDEX_ZONE": "UTC",

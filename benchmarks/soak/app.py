@@ -25,6 +25,7 @@ __all__ = ["CODE", "HEARTBEAT", "SCHEDULE", "SPEC", "Spec", "make_app", "size_of
 RETRY = Retry(attempts=5, base=0.2, cap=1.0)
 HEARTBEAT = 1.0  #: seconds between two records of a worker in the roster
 SCHEDULE = "each-second"
+MISSED = 1_000  #: instants that fire later, at most: a node of RabbitMQ may take minutes to start on a busy machine
 SPEC = "SOAK_SPEC"  #: a variable with the spec of a process
 CODE = "SOAK_CODE"  #: a variable: the number of the code that a reloaded process has imported
 SAMPLE_EACH = 2.0  #: seconds between two looks at the size of a process
@@ -70,7 +71,7 @@ def make_app(spec: Spec) -> App:
     app.include(router)
     app.on_dead_letter(tell)
     scheduled = router.tasks["tick"].using(queue=queue_of("tick", spec.queue)).call()
-    app.schedule(SCHEDULE, every="1s", missed="all", overlap="allow")(scheduled)
+    app.schedule(SCHEDULE, every="1s", missed="all", limit=MISSED, overlap="allow")(scheduled)
     return app
 
 

@@ -16,7 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Ledger", "Line", "from_environment", "note", "read_all"]
+import anyio.to_thread
+
+__all__ = ["Ledger", "Line", "from_environment", "note", "read_all", "read_beside"]
 
 PATH, WHO = "SOAK_LEDGER", "SOAK_WHO"  #: the variables that name a child's ledger and the child
 
@@ -82,3 +84,8 @@ def read_all(folder: Path) -> list[Line]:
         whole, _, _ = path.read_bytes().rpartition(b"\n")
         lines += [Line(*json.loads(text)) for text in whole.splitlines()]
     return sorted(lines, key=lambda line: line.at)
+
+
+async def read_beside(folder: Path) -> list[Line]:
+    """Read all ledgers in a thread: proxies live in the loop of the harness, and stand still when it does."""
+    return await anyio.to_thread.run_sync(read_all, folder)

@@ -18,7 +18,7 @@ from benchmarks.soak.family import Member
 from benchmarks.soak.fleet import DEEDS, Fleet
 from benchmarks.soak.judge import judge
 from benchmarks.soak.kinds import LEASE
-from benchmarks.soak.ledger import Line, read_all
+from benchmarks.soak.ledger import Line, read_beside
 from benchmarks.soak.plan import plan
 from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report
@@ -93,7 +93,9 @@ async def _warm_up(stage: Stage, show: Callable[[str], None]) -> None:
         while waiting:
             show(f"waiting for the first answers to {' and '.join(sorted(waiting))}")
             await anyio.sleep(TICK)
-            waiting -= {line.who.rpartition(".")[0] for line in read_all(stage.folder) if line.what == "confirmed"}
+            waiting -= {
+                line.who.rpartition(".")[0] for line in await read_beside(stage.folder) if line.what == "confirmed"
+            }
     if waiting:
         raise RuntimeError(f"no job of {' and '.join(sorted(waiting))} was confirmed; the logs are in {stage.folder}")
 
@@ -108,7 +110,7 @@ async def _judge(title: str, app: App, stage: Stage, began: float, show: Callabl
     """Let the workers finish, then look at what is left."""
     show("the faults are over; waiting for the jobs that are left")
     await _pause_schedule(app)
-    waited = await wait_until_quiet(app, stage.queues, _to_end(read_all(stage.folder)), within=QUIET_WITHIN)
+    waited = await wait_until_quiet(app, stage.queues, _to_end(await read_beside(stage.folder)), within=QUIET_WITHIN)
     await rest(app, stage, are_working=True)
     await _retire(stage.workers)
     done = sum((worker.read_logs() for worker in stage.workers if isinstance(worker, Fleet)), Counter[str]())
@@ -116,7 +118,7 @@ async def _judge(title: str, app: App, stage: Stage, began: float, show: Callabl
         stage.ledger.write("deed", deed=deed, times=done[deed])
     show("looking at what is left")
     await rest(app, stage, are_working=False)
-    lines = read_all(stage.folder)
+    lines = await read_beside(stage.folder)
     remains = await look(app, stage, {line.job for line in lines if line.job}, waited)
     if not stage.servers:
         for queue in stage.queues:

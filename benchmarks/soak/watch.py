@@ -16,7 +16,7 @@ import nats
 from redis.asyncio import Redis
 
 from benchmarks.soak.app import size_of
-from benchmarks.soak.ledger import Line, read_all
+from benchmarks.soak.ledger import Line, read_beside
 from benchmarks.soak.stage import Stage
 from taskcore import App
 from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain
@@ -95,7 +95,7 @@ async def rest(app: App, stage: Stage, *, are_working: bool) -> None:
     """
     until = time.monotonic() + LISTED_WITHIN
     while True:
-        living = _living(read_all(stage.folder)) if are_working else {}
+        living = _living(await read_beside(stage.folder)) if are_working else {}
         listed = {worker.pid for worker in await app.workers()}
         wrong = [f"{who} lives and is not listed as a worker" for pid, who in living.items() if pid not in listed]
         wrong += [f"process {pid} is listed as a worker and does not live" for pid in listed if pid not in living]

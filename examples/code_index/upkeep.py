@@ -28,11 +28,12 @@ HOURLY: Final = os.environ.get("CODE_INDEX_HOURLY", "@hourly")
 ZONE: Final = os.environ.get("CODE_INDEX_ZONE", "Europe/Berlin")
 
 UPKEEP: Final = "code-index.upkeep"  #: a queue of its own: an hour's work should not wait behind thousands of files
+INNOCENT: Final = 100  #: starts: workers of this application may be killed again and again, and not by its jobs
 BUSY = Retry(attempts=20, base=0.05, cap=1.0, on=(catalogue.Busy,))
 
 
 @app.schedule("code-index-hourly", cron=HOURLY)
-@app.task(queue=UPKEEP, retry=BUSY)
+@app.task(queue=UPKEEP, retry=BUSY, crashes=INNOCENT)
 def read_changed() -> int:
     """Index the files that were written since the last time.
 
@@ -49,7 +50,7 @@ def read_changed() -> int:
 
 
 @app.schedule("code-index-nightly", cron=NIGHTLY, tz=ZONE)
-@app.task(queue=UPKEEP, retry=BUSY)
+@app.task(queue=UPKEEP, retry=BUSY, crashes=INNOCENT)
 def forget_deleted() -> int:
     """Remove files that are gone. On the night when clocks jump over 02:30 this runs at 03:00, and only once."""
     catalogue.create(CATALOGUE)

@@ -1,9 +1,9 @@
 """KeeperThread: extends leases and keys while the event loop stands still, and names the line at which it does.
 
 It steps in when half of a lease has passed without an extension, whatever the reason: a task that computes in the loop,
-or other threads that leave it no time. Then it connects by itself, extends three times per lease, and steps back when
-the loop has extended for half a lease. A worker whose loop turns has no second connection, and pays for a look at what
-is in hand a few times per second.
+or other threads that leave it no time; after a third, if it sees that the loop is blocked. Then it connects by itself,
+extends three times per lease, and steps back when the loop has extended for half a lease. A worker whose loop turns has
+no second connection, and pays for a look at what is in hand a few times per second.
 
 The thread reads the set of executions, and writes only when what they hold was extended.
 """
@@ -160,7 +160,7 @@ class KeeperThread:
             try:
                 self._beat()
                 self._look(time.monotonic() - asleep - self._tick)
-                if self._overdue(self._lease / 2):
+                if self._overdue(self._lease / (3 if self._where else 2)):
                     anyio.run(self._extend_for_a_while, backend="asyncio")
             except Exception as error:  # noqa: BLE001 - the broker is away, and for the loop too; or it is a defect
                 log.log(10 if self._failed else 30, "leases cannot be extended beside the event loop: %r", error)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Duplicate, Outgoing, Source, Uncertain
-from taskcore.backends.nats import publish
+from taskcore.backends.nats import admin, publish
 from taskcore.backends.nats.admin import is_held
 from taskcore.backends.nats.delays import next_step
 from taskcore.backends.nats.publish import error_code_of, found_by
@@ -179,10 +180,49 @@ async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict
             link: Any = other._link  # type: ignore[attr-defined]
             number, names = held.receipt.number, held.receipt.stream
             assert (await link.api(f"STREAM.MSG.DELETE.{names.name}", {"seq": number, "no_erase": True}))["success"]
-            assert await is_held(link, names.withdrawn, number)
+            assert await is_held(link, names.withdrawn, number, timeout=1.0)
             assert not await source.settle([(held, verdict)])
             assert await everything(source, 1.0) == [b"old" if verdict is RELEASE else b"new"]
         assert await is_empty(other)
+
+
+@pytest.mark.parametrize("url", ALL, indirect=True)
+async def test_a_busy_worker_answers_for_its_job(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is handed out while a caller takes it back is not taken back, also if its worker answers late."""
+    async with open_backend(url) as backend, open_backend(url) as other:
+        await backend.publish([Outgoing("q", "j", b"job", b"0")])
+        async with backend.consume(["q"], lease=30.0) as source:
+            [held] = await source.receive(1)
+            looks, link, loop = [False], cast("Any", backend)._link, asyncio.get_running_loop()
+            really, send_now = admin._was_handed_out, link.send_now
+
+            def was_handed_out(*known: Any) -> bool:
+                return looks.pop() if looks else really(*known)  # at the first look it was not yet
+
+            monkeypatch.setattr(admin, "_was_handed_out", was_handed_out)
+            monkeypatch.setattr(link, "send_now", lambda frames: loop.call_later(1.0, send_now, frames))
+            assert not await other.admin.remove("q", "j")
+            monkeypatch.setattr(link, "send_now", send_now)
+            assert not await source.settle([(held, ACK)])
+        assert await is_empty(other)
+
+
+@pytest.mark.parametrize("url", ALL, indirect=True)
+async def test_a_worker_forgets_what_waits_in_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that its worker has received and not begun is taken back at once."""
+    async with (
+        open_backend(url) as backend,
+        open_backend(url) as other,
+        backend.consume(["q"], lease=30.0) as source,
+    ):
+        await backend.publish([Outgoing("q", str(number), b"job", b"%d" % number) for number in range(3)])
+        first = await source.receive(1)
+        looks, really = [False], admin._was_handed_out
+        monkeypatch.setattr(admin, "_was_handed_out", lambda *known: looks.pop() if looks else really(*known))
+        with anyio.fail_after(2.0):
+            assert await other.admin.remove("q", "2")
+        assert not await source.settle([(delivery, ACK) for delivery in first])
+        assert await everything(source, 0.5) == [b"%d" % number for number in range(len(first), 2)]
 
 
 def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Answer:

@@ -21,7 +21,8 @@ AT_ONCE = 50  #: queues that are counted at a time
 BEYOND = 1 << 40  #: of the subjects of a stream, more than there can be
 DUE_TIME = 0.1  #: seconds in which a scheduled job that was just due has become a ready one
 DELETE_BATCH = 500
-HELD_TIMEOUT = 0.3  #: seconds in which a worker that has handed a job out says so
+MOVED_TIMEOUT = 0.3  #: seconds in which a worker whose timer has just moved a job says so
+HELD_TIMEOUT = 3.0  #: seconds in which a worker answers for a job that it surely was sent: its machine may be busy
 SOON = 5.0  #: seconds: a schedule that ends so soon may be ending now
 
 
@@ -137,11 +138,11 @@ class NatsAdmin(NatsLetters):
         if not scheduled:
             if not _was_handed_out(found.number, await self._worker(names)):
                 return True
-            return not await is_held(self._link, names.withdrawn, found.number)
+            return not await is_held(self._link, names.withdrawn, found.number, timeout=HELD_TIMEOUT)
         if names.native:
             await asyncio.sleep(DUE_TIME if _is_due_soon(found) else 0)
         else:
-            await is_held(self._link, names.withdrawn, found.number)  # a timer may be moving it
+            await is_held(self._link, names.withdrawn, found.number, timeout=MOVED_TIMEOUT)  # a timer may be moving it
         return True
 
     async def _worker(self, names: QueueStream) -> dict[str, Any]:
@@ -175,20 +176,23 @@ class NatsAdmin(NatsLetters):
         await self._link.api_all([(f"STREAM.DELETE.{name}", None) for name in (names.name, names.dead_name)])
 
 
-async def is_held(link: NatsLink, subject: str, number: int) -> bool:
-    """Tell all workers that this job was deleted; True if one of them has handed it out."""
-    held = asyncio.get_running_loop().create_future()
+async def is_held(link: NatsLink, subject: str, number: int, *, timeout: float) -> bool:
+    """Tell all workers that this job was deleted; True if one of them has handed it out.
+
+    :param timeout: seconds after which it counts as not handed out: the worker that it was sent to is dead.
+    """
+    held: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     inbox = link.new_inbox()
 
     def take(_: bytes, __: bytes, body: bytes, ___: bytes) -> None:
-        if body == b"held" and not held.done():
-            held.set_result(None)
+        if body in {b"held", b"forgotten"} and not held.done():
+            held.set_result(body == b"held")
 
     subscription = link.subscribe(inbox, take)
     try:
         (await link.ready()).write(encode_message(Message(subject.encode(), b"%d" % number), inbox))
-        await asyncio.wait([held], timeout=HELD_TIMEOUT)
-        return held.done()
+        await asyncio.wait([held], timeout=timeout)
+        return held.done() and held.result()
     finally:
         link.discard(subscription)
 

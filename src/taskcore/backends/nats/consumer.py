@@ -314,6 +314,7 @@ class PullConsumer:
         for arrival in self.waiting:
             if arrival.number == number:
                 self.waiting.remove(arrival)
+                self._link.send_now(encode_message(Message(reply, b"forgotten")))
                 return
         self.cancelled[number] = None  # before the answer: a timer that holds the job moves it no more from now on
         if number in self.recent:
