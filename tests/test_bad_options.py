@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from taskcore import App, Reject, Retry, RetryLater, Router, Snooze, TaskcoreError
 from taskcore.config import AppSettings
+from taskcore.deadletter import ReplayWith
 from taskcore.errors import InvalidArguments, InvalidContract, InvalidName, InvalidSetting, InvalidURL
 from taskcore.options import UsingOptions
 from taskcore.router import TaskOptions
+from taskcore.schedules.define import ScheduleOptions
 
 
 class Hostile:
@@ -50,6 +52,7 @@ values = st.one_of(
     st.complex_numbers(),
 )
 some = settings(max_examples=150, deadline=None)
+few = settings(max_examples=60, deadline=None)  # each of these opens an app and asks many verbs
 
 
 def check(error: TaskcoreError) -> None:
@@ -131,7 +134,7 @@ def test_policies(name: str, value: Any) -> None:
     works_or_says_why(ask)
 
 
-@some
+@few
 @given(value=values)
 def test_verbs(value: Any) -> None:
     """The verbs of an app and of a job."""
@@ -158,6 +161,14 @@ def test_verbs(value: Any) -> None:
                 lambda: anext(app.dead_letters.read(value), None),
                 lambda: work.job(value).status(),
                 lambda: work.job("1", queue=value).status(),
+                lambda: app.job(value).status(),
+                lambda: app.job("1", queue=value).status(),
+                lambda: anext(app.dead_letters.read(task=value), None),
+                lambda: app.dead_letters.causes(value),
+                lambda: app.dead_letters.settle(value, by=lambda _: "keep"),
+                lambda: app.dead_letters.settle(by=None if callable(value) else value),
+                lambda: _at_once(_enter(app.events(kinds=value))),
+                lambda: _at_once(_enter(app.events(queues=value))),
                 lambda: _at_once(job.outcome(value) if value is not None else job.status()),
             ):
                 try:
@@ -168,13 +179,83 @@ def test_verbs(value: Any) -> None:
     works_or_says_why(lambda: anyio.run(each))
 
 
+async def _enter(context: Any) -> None:
+    async with context:
+        pass
+
+
 async def _at_once(asking: Any) -> None:
     with anyio.move_on_after(0.01):
         await asking
 
 
+@few
+@given(value=values)
+def test_verdicts_about_dead_letters(value: Any) -> None:
+    """What a function says of a dead letter, and what a replay changes: refused before a letter is touched."""
+    app = App("memory://")
+
+    @app.task(name="fail", retry=None)
+    async def fail(n: int) -> None:
+        raise ValueError("no")
+
+    async def settle() -> None:
+        async with app.running():
+            await (await fail.enqueue(1)).outcome(timeout=5)
+            for by in (
+                lambda _: value,
+                lambda _: ReplayWith(delay=value),
+                lambda _: ReplayWith(args=value),
+            ):
+                try:
+                    await app.dead_letters.settle(by=by)
+                except TaskcoreError as error:
+                    check(error)
+                    assert await app.dead_letters.count() == 1
+                else:
+                    break
+
+    anyio.run(settle)
+
+
+@few
+@given(value=values, option=st.sampled_from(sorted(ScheduleOptions.__annotations__)))
+def test_schedules(value: Any, option: str) -> None:
+    """The options of a schedule, and the arguments of its verbs."""
+    app = App("memory://")
+    task: Any = app.task(name="work")(_nothing)
+
+    async def each() -> None:
+        async with app:
+            put = app.schedules.put
+            known = await put("known", task.call(), every=60)
+            when = {} if option in ("cron", "every", "at", "times") else {"every": 60}
+            now = dt.datetime.now(dt.UTC)
+            for verb in (
+                lambda: put("new", task.call(), **{**when, option: value}),
+                lambda: put(value, task.call(), every=60),
+                lambda: put("known", task.call(), every=61, on_exists=value),
+                lambda: app.schedules.get(value),
+                lambda: app.schedules.pause("known", value),
+                lambda: app.schedules.backfill("known", value, now, label="a"),
+                lambda: app.schedules.backfill("known", now, now, label=value),
+                lambda: app.schedules.backfill("known", now, now, label="a", limit=value),
+                lambda: _soon(known.preview, value),
+            ):
+                try:
+                    await verb()
+                except TaskcoreError as error:
+                    check(error)
+
+    anyio.run(each)
+
+
+async def _soon(function: Any, *args: Any) -> None:
+    function(*args)
+
+
 @some
-@given(name=st.sampled_from(["queues", "concurrency", "grace"]), value=values)
+@given(name=st.sampled_from(["queues", "concurrency", "grace", "queue_limits"]), value=values)
 def test_workers(name: str, value: Any) -> None:
     """The arguments of a worker."""
     app = App("memory://")
@@ -229,6 +310,12 @@ def declared() -> Any:
         (lambda: declared().using(key="\ud83d"), "surrogate"),
         (lambda: declared().using(delay="soon"), "delay='soon' is not a time"),
         (lambda: Retry(attempts=0), "None instead of a policy means a single attempt"),
+        (lambda: declared().using(retry=0), "retry=1 is a single attempt"),
+        (lambda: App("memory://").job(5), "id=5 cannot be used"),
+        (lambda: App("memory://").job("x\nERROR forged"), "without control characters"),
+        (lambda: App("memory://").job(None), "give the id that `enqueue` returned"),
+        (lambda: ReplayWith(delay="soon"), "delay='soon' is not a time"),
+        (lambda: ReplayWith(args=["Ada"]), "args=['Ada'] is no mapping"),
         (lambda: App("memory://").task(retry=0)(_nothing), "None instead of a policy means a single attempt"),
         (lambda: App("memory://", retry=0), "retry.attempts: expected a whole number, at least 1"),
         (lambda: App("memory://", concurrency=10**30), "from 1 to 100000"),
@@ -277,6 +364,18 @@ def test_a_key_function_that_raises_refuses_the_call() -> None:
     assert "secret" not in " ".join((caught.value.what, *caught.value.public_facts))
 
 
+@pytest.mark.parametrize("rule", ["order", ("order", "cents"), lambda order, cents: order])
+def test_a_key_that_is_too_long_refuses_the_call(rule: Any) -> None:
+    """A rule that makes a longer key than a worker reads sends nothing, and says how long one may be."""
+
+    async def pay(order: str, cents: int) -> None: ...
+
+    task = App("memory://").task(name="pay", key=rule)(pay)
+    assert len(task.call("x" * 500, 1).key or "") <= 512
+    with pytest.raises(InvalidArguments, match=r"nothing was sent(.|\n)*1 to 512 characters"):
+        task.call("x" * 513, 1)
+
+
 @pytest.mark.parametrize("value", [90, 90.0, "90", "90s", "1m30s", "1.5m", dt.timedelta(seconds=90)])
 def test_one_rule_for_times(value: Any) -> None:
     """Every time may be a number of seconds, a text or a timedelta."""
@@ -307,12 +406,51 @@ def test_a_broker_without_records_is_no_store() -> None:
         App("memory://", store="amqp://host")
 
 
-@pytest.mark.parametrize("verb", ["delay", "apply_async", "send"])
+@pytest.mark.parametrize("verb", ["delay", "apply_async", "send", "send_with_options", "kiq", "push"])
 def test_the_verbs_of_other_libraries_name_ours(verb: str) -> None:
-    """A migrating program learns the name."""
-    with pytest.raises(AttributeError, match=r"enqueue\(…\)"):
-        getattr(declared(), verb)
-    assert not hasattr(declared(), verb)
+    """A migrating program learns the name, whatever form of a task it asks."""
+    task = declared()
+    for one in (task, task.using(delay=1), task.sync):
+        with pytest.raises(AttributeError, match=r"enqueue\(…\)"):
+            getattr(one, verb)
+        assert not hasattr(one, verb)
+
+
+@pytest.mark.parametrize(
+    ("owner", "verb", "ours"),
+    [
+        ("task", "s", "_nothing.call(…)"),
+        ("task", "map", "app.enqueue_many("),
+        ("app", "enqueue", "task.enqueue(…)"),
+        ("app", "send_task", "task.enqueue(…)"),
+        ("app", "AsyncResult", "app.job(id)"),
+        ("app", "start", "taskcore worker"),
+        ("job", "get", "job.result(timeout=…)"),
+        ("job", "ready", "job.status()"),
+        ("job", "revoke", "job.cancel()"),
+    ],
+)
+def test_the_verbs_of_apps_and_jobs_elsewhere_name_ours(owner: str, verb: str, ours: str) -> None:
+    """So do those of an app, of a job and of their blocking forms; other names that are not there stay plain errors."""
+    task = declared()
+    app = App("memory://")
+    owners: dict[str, list[Any]] = {
+        "task": [task], "app": [app, app.sync], "job": [task.job("1"), task.sync.job("1")]
+    }  # fmt: skip
+    for one in owners[owner]:
+        with pytest.raises(AttributeError) as caught:
+            getattr(one, verb)
+        assert ours in str(caught.value)
+        with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
+            _ = one.nonsense
+
+
+def test_an_attribute_error_inside_of_a_property_is_its_own() -> None:
+    """The error names what is missing there, and not the property."""
+    app = App("memory://")
+    app.components = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'backend'"):
+        _ = app.features
 
 
 def test_a_lambda_needs_a_name() -> None:
@@ -327,3 +465,4 @@ def test_handles_have_a_repr() -> None:
     task = declared()
     assert "work" in repr(task.sync)
     assert "work" in repr(task.using(delay=1))
+    assert "memory://" in repr(App("memory://").sync)

@@ -27,6 +27,7 @@ STORES = ("postgresql", "sqlite")
 PLACES: dict[str, tuple[str, ...]] = {
     "backends/test_faults_tasks": (*BROKERS, "sqlite"),
     "backends/test_faults_stores": (*BROKERS, *STORES),
+    "backends/test_faults_stops": (*BROKERS, "sqlite"),
     "backends/test_thousand_cuts": BROKERS,
     "backends/redis/": ("redis",),
     "backends/nats/": ("nats",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -25,7 +26,8 @@ from taskcore import (
 )
 from taskcore.backend import Features
 from taskcore.backends.memory import FEATURES
-from taskcore.deadletter import DeadLetter
+from taskcore.deadletter import DeadLetter, ReplayWith
+from taskcore.toolkit.values import PublicValue
 
 pydantic = pytest.importorskip("pydantic")
 
@@ -139,6 +141,60 @@ def test_with_fastapi() -> None:
     assert anyio.run(get, web, "/health") == counts
     assert anyio.run(get, web, "/outcome")["state"] == "dead"
     assert "/outcome" in anyio.run(get, web, "/openapi.json")["paths"]
+
+
+def every_kind() -> list[type[PublicValue]]:
+    """List the classes of public values that have fields, in every room."""
+    for room in ("progress.record", "events.record", "deadletter", "observe", "task"):
+        import_module(f"taskcore.{room}")
+    kinds = (kind for kind in subclasses(PublicValue) if kind.__struct_fields__ and kind is not ReplayWith)
+    return sorted(kinds, key=lambda kind: kind.__name__)
+
+
+def subclasses(kind: type[Any]) -> set[type[Any]]:
+    """Return the classes below this one."""
+    return {one for below in kind.__subclasses__() for one in (below, *subclasses(below))}
+
+
+def some_value(kind: type[PublicValue]) -> PublicValue:
+    """Make a value whose fields are texts, or real objects where these are written as something else."""
+    task = App("memory://").task(name="greet")(lambda: None)
+    real = {"task": task, "args": msgspec.Raw(b"{}"), "raw": b"\xff", "error": LookupError("no"), "envelope": ENVELOPE}
+    return kind(**{name: real[name] if name in kind.shown else name for name in kind.__struct_fields__})
+
+
+def answers(value: Any) -> Any:
+    """Return what FastAPI makes of a value that an endpoint without a return type returns, alone and in a list."""
+    web = pytest.importorskip("fastapi").FastAPI()
+
+    async def one():  # type: ignore[no-untyped-def]
+        return value
+
+    async def many():  # type: ignore[no-untyped-def]
+        return {"all": [value]}
+
+    web.get("/one")(one)
+    web.get("/many")(many)
+    answer = anyio.run(get, web, "/one")
+    assert anyio.run(get, web, "/many") == {"all": [answer]}
+    return answer
+
+
+@pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)
+def test_an_endpoint_needs_no_return_type(kind: type[PublicValue]) -> None:
+    """FastAPI writes every field of every public value, also without an annotation; dict() gives the same."""
+    value = some_value(kind)
+    shown = {name: make(getattr(value, name)) for name, make in kind.shown.items()}
+    plain = {name: name for name in kind.__struct_fields__}
+    expected = ({"state": kind.tag} if kind.tag else {}) | plain | shown
+    assert dict(value) == expected
+    assert answers(value) == msgspec.json.decode(msgspec.json.encode(expected))
+
+
+@pytest.mark.parametrize(("kind", "value"), FROM_DATA, ids=lambda one: getattr(one, "__name__", None))
+def test_the_answer_is_the_same_with_and_without_a_return_type(kind: Any, value: Any) -> None:
+    """An annotation adds a schema and changes no value."""
+    assert answers(value) == pydantic.TypeAdapter(kind).dump_python(value, mode="json")
 
 
 def test_pydantic_is_not_imported() -> None:

@@ -118,6 +118,14 @@ def test_a_cell_that_is_run_again_replaces_the_task(cells: tuple[str, str]) -> N
     assert app.tasks["cell.greet"](1) == 2
 
 
+@pytest.mark.parametrize("module", ["<run_path>", "<string>", "<stdin>", "<doctest>"])
+def test_code_that_is_no_module_declares_tasks_of_main(module: str) -> None:
+    """What runpy, exec and others call the module of such code is no name; its tasks are named as those of a script."""
+    names = {"app": App("memory://"), "__name__": module}
+    exec(compile("@app.task\ndef greet() -> None: ...\n", module, "exec"), names)
+    assert list(names["app"].tasks) == ["main.greet"]
+
+
 def test_two_functions_in_one_cell_are_refused() -> None:
     """A script on standard input is one text, so a second definition is a mistake there."""
     text = "@app.task(name='g')\ndef g() -> None: ...\n\n@app.task(name='g')\ndef g() -> None: ...\n"

@@ -6,8 +6,11 @@ import io
 import json
 import logging
 import re
+import subprocess
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import quote
 
@@ -16,12 +19,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from taskcore import App, TaskcoreError
+from taskcore.bench.program import Spec
+from taskcore.bench.workers import WorkerProcesses
 from taskcore.cli.group import run
 from taskcore.config import load, show
+from taskcore.conformance.crash_sweep.child import CaseOrders, run_child
+from taskcore.conformance.crash_sweep.sweep import Case
 from taskcore.connections.amqp.address import OPTIONS as AMQP_OPTIONS
 from taskcore.connections.nats.address import READERS as NATS_READERS
 from taskcore.connections.redis.address import READERS as REDIS_READERS
 from taskcore.connections.sqlite.address import READERS as SQLITE_READERS
+from taskcore.errors import InvalidSetting
+from taskcore.faults.child import Child
 from taskcore.toolkit.urls import SHOWN_OPTIONS, mask_text, mask_url
 
 SCHEMES = (
@@ -189,6 +198,27 @@ def test_an_app_that_cannot_be_imported_is_told_without_its_password(
     assert run(["config", f"{name}:app", "--app-dir", str(tmp_path), *(["--debug"] if debug else [])])
     captured = capsys.readouterr()
     assert_hidden(SECRET, captured.out + captured.err)
+
+
+def test_a_url_in_place_of_a_settings_name_is_hidden(tmp_path: Path) -> None:
+    """The error about a setting whose name is a URL, in a file or as an argument, hides the password."""
+    (tmp_path / "taskcore.toml").write_text(f'"redis://ada:{SECRET}@host" = 1\n')
+    for place, arguments in ((tmp_path, {}), (Path("/"), {f"redis://ada:{SECRET}@host": 1})):
+        with pytest.raises(InvalidSetting, match="there is no setting") as caught:
+            load(environ={}, directory=place, arguments=arguments)
+        assert_hidden(SECRET, everything_about(caught.value))
+
+
+def test_no_process_of_the_test_kit_has_a_url_in_its_command_line(tmp_path: Path, monkeypatch: Any) -> None:
+    """Every user of a machine can read a command line; environments and pipes are the program's own."""
+    commands: list[Any] = []
+    monkeypatch.setattr(Child, "__init__", lambda _, argv, **__: commands.append(argv))
+    monkeypatch.setattr(subprocess, "run", lambda argv, **_: commands.append(argv) or CompletedProcess(argv, 0))
+    WorkerProcesses(Spec(url=f"redis://:{SECRET}@h", store=None, queue="q", report=""), 1, tmp_path)
+    case = Case("enqueue", "", 1, "new")
+    run_child(CaseOrders(f"redis://:{SECRET}@h", None, case, "q", "1", 1.0, 1.0, ""))
+    assert len(commands) == 2
+    assert_hidden(SECRET, repr(commands))
 
 
 def test_every_option_of_an_adapter_is_shown_or_known_to_be_secret() -> None:

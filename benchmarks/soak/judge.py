@@ -247,15 +247,18 @@ def _late(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _unheard(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield answers that callers did not get although they were there, or that differ from what is recorded."""
+    """Yield answers that callers did not get although they were there, or that differ from what is recorded.
+
+    Of several runs the last one counts: the end of one that lost its lease, with its connection, is not recorded.
+    """
     snapshot = evidence.remains.snapshot
     for record in evidence.jobs.values():
         ends = [run.end.at for run in record.returned if run.end is not None]
         for line in record.all("unheard"):
-            if ends and record.id in snapshot.outcomes and min(ends) < line.at - HEARD_WITHIN:
+            if ends and record.id in snapshot.outcomes and max(ends) < line.at - HEARD_WITHIN:
                 yield (
                     record.id,
-                    f"ended {line.at - min(ends):.1f} s before its caller gave up after {ANSWER_WITHIN:g} s",
+                    f"ended {line.at - max(ends):.1f} s before its caller gave up after {ANSWER_WITHIN:g} s",
                 )
         for line in record.all("heard"):
             recorded = snapshot.results.get(record.id)

@@ -210,8 +210,10 @@ class App(Router):
         A result is plain JSON data; ``task.job(id)`` gives it typed.
 
         :param queue: where the job was sent, if it is known; else all queues are asked.
+        :raises InvalidSetting: the id cannot be one (TC104).
+        :raises InvalidName: the queue's name cannot travel (TC308).
         """
-        return Job(id, self._any_task, queue or "")
+        return self._any_task.job(id, queue=queue)
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Send many calls in few batches; return one job for each, in order.
@@ -291,9 +293,8 @@ class App(Router):
 
     def worker_services(self) -> Services:
         """Return the parts that a worker of this app runs beside its jobs; for the test kit and for tools."""
-        wanted = self.settings.schedules
-        if wanted is None:
-            wanted = "schedule" in self.__dict__
+        chosen = self.settings.schedules
+        wanted = "schedule" in self.__dict__ if chosen is None else chosen
         return [self.schedule.scheduler()] if wanted else []
 
     # ── blocking ──

@@ -114,7 +114,8 @@ class Source(Protocol):
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
         """Carry out the verdicts; returns the deliveries whose lease was lost, for which nothing was changed (C7).
 
-        :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe. One of the class
+            :class:`taskcore.backends.limits.NoRoom` names the deliveries that are held, for lack of room.
         :raises VerdictRefused: a job is too large to be kept with its new trail, now or ever; it can still be buried.
         """
         ...

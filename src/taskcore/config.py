@@ -24,6 +24,7 @@ from taskcore.errors import InvalidSetting
 from taskcore.kinds import KINDS, NO_STORE, show, show_refused
 from taskcore.policy import Retry
 from taskcore.toolkit.units import Duration, duration
+from taskcore.toolkit.urls import mask_text
 
 if TYPE_CHECKING:  # imported when an app is made: declaring tasks reads no file
     from pathlib import Path
@@ -239,8 +240,8 @@ def check(name: str, value: Any) -> Any:
 
 
 def _unknown(one: _Given) -> str:
-    close = _close(one.name, KINDS, 0.6)
-    return f'{one.source}: there is no setting "{one.name}"' + (f', did you mean "{close[0]}"?' if close else "")
+    close, name = _close(one.name, KINDS, 0.6), mask_text(one.name)
+    return f'{one.source}: there is no setting "{name}"' + (f', did you mean "{close[0]}"?' if close else "")
 
 
 def _close(name: str, known: Iterable[str], cutoff: float) -> list[str]:

@@ -102,7 +102,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsingOptions(TypedDict, total=False):
-    """The options of :meth:`taskcore.Task.using`. A time is seconds, a timedelta, or text such as ``"5m"``."""
+    """The options of :meth:`taskcore.Task.using`. A time is seconds, a timedelta, or text such as ``"5m"``.
+
+    None is the same as leaving an option out: what the task says holds.
+    """
 
     delay: Duration | None  #: before the job may start
     at: datetime | None  #: the aware date and time before which the job may not start; instead of ``delay``
@@ -114,7 +117,9 @@ class UsingOptions(TypedDict, total=False):
     correlation_id: str | None  #: what this job belongs to; a job hands its own on to the jobs that it sends
     timeout: Duration | None  #: how long one attempt may take, instead of the task's
     soft_timeout: Duration | None  #: after which ``SoftTimeout`` is raised in the function, instead of the task's
-    retry: Retry | int | None  #: instead of the numbers of the task's policy; its errors (``on``) cannot travel
+    retry: (
+        Retry | int | None
+    )  #: instead of the numbers of the task's policy, whose errors (``on``) stay; 1: one attempt
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,11 +203,11 @@ def _rare(soft: Duration | None, hard: Duration | None) -> Mapping[str, Any] | N
 def _retry(retry: object) -> CallRetry | None:
     if retry is None:
         return None
-    if isinstance(retry, int) and not isinstance(retry, bool):
-        return CallRetry(attempts=Retry(attempts=retry or 1).attempts)
+    if type(retry) is int and retry > 0:
+        return CallRetry(attempts=retry)
     if not isinstance(retry, Retry):
-        what = f"retry={shorten_repr(retry)} is not a policy"
-        raise InvalidSetting(what, fix="give a Retry(…) or a number of attempts")
+        what = f"retry={shorten_repr(retry)} is no policy and no number of attempts"
+        raise InvalidSetting(what, fix="give a Retry(…), or a number: retry=1 is a single attempt")
     if (retry.on, retry.give_up_on) != (Retry().on, Retry().give_up_on):
         raise InvalidSetting(
             "the errors of a policy cannot travel with one call",

@@ -319,7 +319,7 @@ def error_of(
     job_id: str, task: str, outcome: Failed | Dead | Cancelled | Expired, *, has_dead_letter: bool = True
 ) -> JobError:
     """Make the error that ``job.result()`` raises for a job that did not succeed."""
-    what = f"job {job_id} of {task}"
+    what = f"job {job_id}" if task == ANY_TASK else f"job {job_id} of {task}"
     match outcome:
         case Cancelled():
             return JobCancelled(f"{what} was cancelled, so it has no result", job_id=job_id)

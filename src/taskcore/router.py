@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, ClassVar, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from taskcore.config import Settings
 from taskcore.contract import Contract, Upcast, compile_contract
@@ -22,6 +22,7 @@ from taskcore.policy import Retry
 from taskcore.results import ANY_TASK
 from taskcore.task import AsyncTask, PlainTask, Task, TaskHost
 from taskcore.toolkit.units import Duration, duration, shorten_repr
+from taskcore.toolkit.values import ForeignNames
 
 __all__ = ["Decorator", "Router", "TaskOptions", "any_task", "tasks_of"]
 
@@ -80,8 +81,10 @@ class Decorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> PlainTask[P, R]: ...
 
 
-class Router:
+class Router(ForeignNames):
     """A set of tasks that an app can take in."""
+
+    _kind: ClassVar = "an app"
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
@@ -200,7 +203,7 @@ def _task_name(name: str | None, function: Callable[..., Any]) -> str:
 def _imported_name(module: str) -> str:
     """Return the name under which a worker imports the module: that of a script that runs is ``__main__``."""
     if module not in ("__main__", "__mp_main__"):
-        return module
+        return "main" if module.startswith("<") else module  # "<run_path>"
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:
@@ -279,6 +282,6 @@ async def _any() -> Any: ...
 
 def any_task(host: TaskHost, settings: Settings, *, has_store: bool) -> Task[..., object]:
     """Make, for one app, the task of jobs of which only the id is known: it reads any result, as plain JSON data."""
-    task: Task[..., object] = AsyncTask(compile_contract(_any, name=ANY_TASK), TaskSpec())
+    task: Task[..., object] = AsyncTask(compile_contract(_any, name=ANY_TASK), TaskSpec(queue=""))
     task.bind(host, task.spec.complete(settings, has_store=has_store))
     return task

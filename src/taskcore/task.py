@@ -18,12 +18,12 @@ import msgspec
 from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.contract.codec import first_line, kind_of, short_repr
-from taskcore.envelope import EnvelopeCodec
+from taskcore.envelope import KEY_LIMIT, EnvelopeCodec
 from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 from taskcore.toolkit.units import Duration, seconds_of
-from taskcore.toolkit.values import Door, PublicValue, Refusing
+from taskcore.toolkit.values import Door, ForeignNames, PublicValue, Refusing
 
 if TYPE_CHECKING:  # imported when they are needed: see sync, then, and the doors of a job
     from taskcore.blocking import SyncTask
@@ -85,16 +85,13 @@ class TaskHost(Protocol):
         ...
 
 
-#: How other libraries call ``enqueue``.
-ELSEWHERE = ("apply_async", "defer", "defer_async", "delay", "enqueue_async", "kiq", "queue", "schedule", "send")
-
-
-class Task(Generic[P, R]):
+class Task(ForeignNames, Generic[P, R]):
     """A typed function that can run in the background.
 
     Calling a task calls its function, at once and in this process. ``call``, ``enqueue`` and ``using`` are for later.
     """
 
+    _kind: ClassVar = "a task"
     options: Options  #: those of the app that has the task
 
     def __init__(self, contract: Contract, spec: TaskSpec) -> None:
@@ -111,14 +108,6 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.spec.queue}>"
-
-    if not TYPE_CHECKING:  # type checkers report such a name by themselves
-
-        def __getattr__(self, name: str) -> Any:
-            """Name the verb of this library for those of others."""
-            own = self.__dict__.get("__name__", "task")
-            hint = f"; to send a job: await {own}.enqueue(…), or {own}.sync.enqueue(…)" if name in ELSEWHERE else ""
-            raise AttributeError(f"a task has no attribute {name!r}{hint}", name=name, obj=self)
 
     @property
     def standalone_options(self) -> Options:
@@ -209,13 +198,14 @@ class Task(Generic[P, R]):
                 public_facts=["its text may hold values"],
                 fix="mend the key function; for a call without a key it returns None",
             ) from error
-        if key is None or (isinstance(key, str) and key and is_encodable(key)):
+        if key is None or (isinstance(key, str) and 0 < len(key) <= KEY_LIMIT and is_encodable(key)):
             return key
         raise InvalidArguments(
             f"{self.name}: the idempotency key of this call cannot be used; nothing was sent",
             facts=[f"the key is {short_repr(key)}"],
             public_facts=[f"the key is of type {kind_of(key)}"],
-            fix="return a text that is not empty and has no half of a surrogate pair, or None for a call without a key",
+            fix=f"return a text of 1 to {KEY_LIMIT} characters without halves of surrogate pairs, or None for a call "
+            "without a key; a hash is short",
         )
 
 
@@ -237,10 +227,11 @@ class PlainTask(Task[P, R]):
         return result
 
 
-class ConfiguredTask(Generic[P, R]):
+class ConfiguredTask(ForeignNames, Generic[P, R]):
     """A task with other options for one call."""
 
     __slots__ = ("options", "task")
+    _kind: ClassVar = "a task"
 
     def __init__(self, task: Task[P, R], options: CallOptions) -> None:
         self.task = task
@@ -269,9 +260,10 @@ class ConfiguredTask(Generic[P, R]):
         return SyncTask(self, self.task.host)
 
 
-class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
+class Job(ForeignNames, PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
     """The handle of one enqueued call. It holds no connection and may be kept, or made anew from an id."""
 
+    _kind: ClassVar = "a job"
     shown: ClassVar = {"task": lambda task: task.name}
 
     id: str

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from taskcore.backend import QueueStats
-from taskcore.client.queries import JobQueries
+from taskcore.client.queries import JobQueries, named
 from taskcore.envelope import running
 from taskcore.errors import ResultTimeout
 from taskcore.records.names import workflow_name
@@ -61,17 +61,16 @@ async def status_elsewhere(store: Store | None, job_id: str) -> JobStatus:
 async def explain(queries: JobQueries, job: Job[Any], timeout: float) -> ResultTimeout:
     """Make the error of a wait that took too long, with what is known about the job."""
     facts: list[str] = []
-    what = f"no result for job {job.id} of {job.task.name} after {timeout:g} s"
+    what = f"no result for {named(job)} after {timeout:g} s"
     with anyio.move_on_after(queries.timeout):
         state = await queries.status(job)
         facts = [f"the job is: {state}"]
+        if state == "unknown" and queries.backend.features.locate != "absent":
+            facts.append("no queue and no record has this id: it may be wrong, or its outcome is no longer kept")
         if not job.queue:
             return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
         [stats] = await queries.admin.stats([job.queue])
-        facts = [
-            f"the job is: {state}",
-            f'queue "{job.queue}": {_counts(stats)}',
-        ]
+        facts.append(f'queue "{job.queue}": {_counts(stats)}')
         if state == "queued" and not stats.leased:
             facts.append("no job of this queue is running: is a worker listening to it?")
         if state in {"scheduled", "unknown"} and queries.store is not None:

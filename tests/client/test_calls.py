@@ -6,7 +6,7 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App, Dead, Expired, InvalidSetting, Retry, Succeeded, current
+from taskcore import App, Dead, Expired, InvalidSetting, JobFailed, Retry, Succeeded, current
 from taskcore.envelope import decode_envelope
 
 pytestmark = pytest.mark.anyio
@@ -108,9 +108,13 @@ async def test_a_handle_from_an_id_alone(app):
         assert await app.job(waiting.id).cancel()
         assert await app.job(waiting.id).status() == "cancelled"
         assert not await app.job("nothing").cancel()
-        with pytest.raises(TimeoutError, match="unknown"):
-            await app.job("nothing").outcome(timeout=0)
+        for nothing in (app.job("nothing"), slow.job("nothing")):
+            with pytest.raises(TimeoutError, match="no record has this id: it may be wrong") as caught:
+                await nothing.outcome(timeout=0)
+            assert "*" not in str(caught.value)
         async with app.running():
             done, dead = await slow.enqueue(0.01), await app.tasks["fails"].enqueue()
             assert await app.job(done.id).result(timeout=5) == 0.01
             assert isinstance(await app.job(dead.id).outcome(timeout=5), Dead)
+            with pytest.raises(JobFailed, match=rf"job {dead.id} is dead: exhausted"):
+                await app.job(dead.id).result(timeout=5)

@@ -108,7 +108,7 @@ async def test_log_records_arrive_as_log_records(app, caplog):
     """A record keeps its logger, level, text, traceback and place, and names its job; a thread's record, too."""
     caplog.set_level(logging.INFO, logger="shop.cart")
     async with app.running():
-        job = await in_processes.write_log.enqueue("shop.cart")
+        job = await in_processes.write_log.using(correlation_id="order 7").enqueue("shop.cart")
         await job.result(timeout=10)
 
     records = [record for record in caplog.records if record.name == "shop.cart"]
@@ -117,7 +117,9 @@ async def test_log_records_arrive_as_log_records(app, caplog):
         ("ERROR", "it failed"),
         ("CRITICAL", "from a thread"),
     ]
-    assert {(record.job_id, record.task) for record in records} == {(job.id, job.task.name)}
+    assert {(one.job_id, one.task, one.queue, one.attempt, one.correlation_id, one.parent_id) for one in records} == {
+        (job.id, job.task.name, "default", 1, "order 7", None)
+    }
     assert "ValueError: invalid literal" in logging.Formatter().format(records[1])
     assert records[0].filename == "in_processes.py"
     assert records[0].process != os.getpid()

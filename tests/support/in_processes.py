@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from taskcore import Reject, Retry, RetryLater, Router, Snooze, SoftTimeout, current
+from taskcore.processes.frames import Told, encode_frame
 
 router = Router()
 tenant: ContextVar[str] = ContextVar("tenant", default="none")
@@ -228,6 +229,13 @@ def corrupt(data: bytes) -> None:
         with socket.socket(fileno=os.dup(descriptor)) as other:
             other.sendall(data)
     time.sleep(5)
+
+
+@router.task(runs_in="process")
+def tell_nonsense(data: bytes) -> None:
+    """Tell something, and then something that is no progress, as the protocol has it."""
+    current().log("the beginning")
+    corrupt.contract.function(encode_frame(Told(progress=data)))
 
 
 def sockets() -> list[int]:

@@ -135,7 +135,7 @@ async def test_envelopes_by_other_programs(app, backend):
         assert await app.tasks["known"].job("x").result(timeout=5) == 1
 
 
-@pytest.mark.parametrize("data", [envelope(v=2), b'{"v":2,"id":"x"}'], ids=["same fields", "other fields"])
+@pytest.mark.parametrize("data", [envelope(v=3), b'{"v":3,"id":"x"}'], ids=["same fields", "other fields"])
 async def test_an_envelope_of_a_newer_format_is_parked(app, backend, data):
     """A job in a newer format waits for a newer worker without using attempts; it is not buried as malformed."""
     parked = []

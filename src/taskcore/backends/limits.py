@@ -1,10 +1,24 @@
-"""What every adapter says of a job that is too large for its broker."""
+"""What every adapter says of a job that is too large for its broker, and of one for which it has no room now."""
 
 from __future__ import annotations
 
-from taskcore.backend import Refused
+from collections.abc import Sequence
 
-__all__ = ["too_large"]
+from taskcore.backend import Delivery, Refused
+from taskcore.errors import BrokerUnavailable
+
+__all__ = ["NoRoom", "too_large"]
+
+
+class NoRoom(BrokerUnavailable):
+    """The broker has no room for what some verdicts leave behind, and says so; those jobs are held as before.
+
+    :param held: the deliveries that are not settled; settling the others of the batch again is safe.
+    """
+
+    def __init__(self, what: str, *, held: Sequence[Delivery] = (), fix: str | None = None) -> None:
+        super().__init__(what, fix=fix)
+        self.held = held
 
 
 def too_large(size: int, limit: int, setting: str | None = None) -> Refused:

@@ -1,9 +1,9 @@
-"""One worker process of a measurement. Its one argument is a :class:`Spec` as JSON."""
+"""One worker process of a measurement. Its orders are a :class:`Spec` as JSON, in an environment variable."""
 
 from __future__ import annotations
 
 import logging
-import sys
+import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,9 @@ from taskcore.bench.jobs import make_app
 from taskcore.bench.ledger import JobLedger
 from taskcore.bench.tally import POLL_SECONDS, Tally
 
-__all__ = ["Spec", "main"]
+__all__ = ["ORDERS", "Spec", "main"]
+
+ORDERS = "BENCH_WORKER_ORDERS"  #: the name of that variable
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> None:
     """Work until told to stop; then write the report."""
-    spec = msgspec.json.decode(sys.argv[1], type=Spec)
+    spec = msgspec.json.decode(os.environ.pop(ORDERS), type=Spec)
     logging.basicConfig(level=logging.WARNING)
     anyio.run(work, spec, backend_options={"use_uvloop": True} if find_spec("uvloop") else {})
 

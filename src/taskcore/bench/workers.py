@@ -22,7 +22,7 @@ import msgspec
 
 from taskcore.app import App
 from taskcore.bench.proc import cpu_of, has_proc
-from taskcore.bench.program import Spec
+from taskcore.bench.program import ORDERS, Spec
 from taskcore.bench.tally import POLL_SECONDS, Tally
 from taskcore.faults.child import Child
 
@@ -130,9 +130,12 @@ class WorkerProcesses:
     def _child(self, spec: Spec, report: Path) -> Child:
         instructions = msgspec.json.encode(msgspec.structs.replace(spec, report=str(report))).decode()
         return Child(
-            [sys.executable, "-c", START, instructions],
+            [sys.executable, "-c", START],
             output=report.with_suffix(".log"),
-            environment={name: value for name, value in os.environ.items() if not name.startswith("TASKCORE_")},
+            environment={
+                **{name: value for name, value in os.environ.items() if not name.startswith("TASKCORE_")},
+                ORDERS: instructions,  # every user of the machine can read a command line, and URLs have passwords
+            },
             folder=self._folder,
         )
 

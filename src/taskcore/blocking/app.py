@@ -14,7 +14,7 @@ from taskcore.deadletter import Cause, DeadLetter, DeadLetters, LetterVerdict, S
 from taskcore.observe import WorkerStatus
 from taskcore.task import Bridge, Call, Job
 from taskcore.toolkit.units import Duration
-from taskcore.toolkit.values import Door
+from taskcore.toolkit.values import Door, ForeignNames
 
 if TYPE_CHECKING:
     from taskcore.blocking.events import SyncSubscribe
@@ -95,18 +95,22 @@ class AsyncApp(Protocol):
 AppT = TypeVar("AppT", bound=AsyncApp)
 
 
-class SyncApp(Generic[AppT]):
+class SyncApp(ForeignNames, Generic[AppT]):
     """``app.sync``: blocking forms of an app's verbs. Each waits in the calling thread.
 
     :raises NotRunning: a verb is called in an event loop, which it would block (TC106).
     """
 
+    _kind: ClassVar = "an app"
     #: Hear what happens to jobs: ``with app.sync.events(kinds=["job.buried"]) as events: …``.
     events: ClassVar[Door[SyncSubscribe]] = Door("taskcore.blocking.events:SyncSubscribe")
 
     def __init__(self, app: AppT, portal: Portal) -> None:
         self._app = app
         self._portal = portal
+
+    def __repr__(self) -> str:
+        return f"<SyncApp of {self._app!r}>"
 
     @property
     def inner(self) -> AppT:

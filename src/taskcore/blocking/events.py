@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from taskcore.events import EventStream, JobEvent
+from taskcore.observe import EventName
 from taskcore.toolkit.units import Duration, seconds_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class SyncSubscribe:
         self._app = app
 
     def __call__(
-        self, *, kinds: str | Iterable[str] | None = None, queues: str | Iterable[str] | None = None
+        self, *, kinds: EventName | Iterable[EventName] | None = None, queues: str | Iterable[str] | None = None
     ) -> SyncEventStream:
         """Return a context whose value yields events, from its entry on; see :class:`taskcore.events.Subscribe`."""
         return SyncEventStream(self._app.inner.events(kinds=kinds, queues=queues), self._app)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, TypeVar
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, ConfiguredTask, Job, TaskHost
 from taskcore.toolkit.units import Duration
-from taskcore.toolkit.values import Door
+from taskcore.toolkit.values import Door, ForeignNames
 
 if TYPE_CHECKING:
     from taskcore.blocking.progress import SyncReadLog, SyncReadProgress
@@ -19,10 +19,11 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class SyncTask(Generic[P, R]):
+class SyncTask(ForeignNames, Generic[P, R]):
     """Enqueue from programs without an event loop. At its first use the app opens itself in a thread of its own."""
 
     __slots__ = ("_host", "_task")
+    _kind: ClassVar = "a task"
 
     def __init__(self, task: ConfiguredTask[P, R], host: TaskHost) -> None:
         self._task = task
@@ -45,10 +46,11 @@ class SyncTask(Generic[P, R]):
         return SyncJob(self._task.job(id, queue=queue), self._host.run_blocking)
 
 
-class SyncJob(Generic[R_co]):
+class SyncJob(ForeignNames, Generic[R_co]):
     """The handle of a job, blocking."""
 
     __slots__ = ("bridge", "job")
+    _kind: ClassVar = "a job"
 
     #: Read how far it has got: ``job.progress().read()``, ``for seen in job.progress()``.
     progress: ClassVar[Door[SyncReadProgress]] = Door("taskcore.blocking.progress:SyncReadProgress")

@@ -32,7 +32,7 @@ from taskcore.task import Job
 from taskcore.toolkit.detached import Detached
 from taskcore.toolkit.failpoints import failpoint
 
-__all__ = ["JobQueries"]
+__all__ = ["JobQueries", "named"]
 
 R = TypeVar("R")
 
@@ -43,7 +43,7 @@ class JobQueries:
     """Answers questions about jobs."""
 
     def __init__(self, components: Components, *, timeout: float) -> None:
-        self._backend = components.backend
+        self.backend = components.backend
         self.admin = components.backend.admin
         self.store = components.store
         self._records = Records.over(components.store) if components.store is not None else None
@@ -55,7 +55,7 @@ class JobQueries:
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
         """Wait for the end of a job; the store pushes it."""
         if self._records is None:
-            raise StoreRequired(f"cannot wait for the result of {job.task.name}: this app has no store")
+            raise StoreRequired(f"cannot wait for the result of job {job.id}: this app has no store")
         if job.task.options.keep_result is None:
             raise ResultNotKept(
                 f"results of {job.task.name} are not kept, so job {job.id} has none to wait for",
@@ -95,7 +95,7 @@ class JobQueries:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
         records = self._records
         if records is None:
-            raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
+            raise StoreRequired(f"cannot cancel {named(job)}: this app has no store")
         outcome = await records.outcomes.find(job.id)
         if outcome is not None:
             _refuse_other_task(job, outcome)
@@ -103,7 +103,7 @@ class JobQueries:
         asked_before = await records.cancels.requested(job.id)
         await records.cancels.request(job.id)
         failpoint("cancel.marked")
-        if self._backend.features.remove == "absent":  # its workers keep it from starting
+        if self.backend.features.remove == "absent":  # its workers keep it from starting
             await records.cancels.announce()
         return await self._detached.get(partial(self._remove, job, records, asked_before=asked_before))
 
@@ -157,7 +157,7 @@ class JobQueries:
         options = job.task.options
         if options.keep_result is None or options.delivery == "at_most_once" or job.task.name == ANY_TASK:
             return False
-        if self._backend.features.locate == "absent":
+        if self.backend.features.locate == "absent":
             return False
         return await self.status(job) == "unknown"
 
@@ -171,6 +171,11 @@ class JobQueries:
 
 
 WAITS = "taskcore.waits"  #: the feature that explains waits
+
+
+def named(job: Job[Any]) -> str:
+    """Name a job, and its task if that is known."""
+    return f"job {job.id}" if job.task.name == ANY_TASK else f"job {job.id} of {job.task.name}"
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -11,11 +12,12 @@ import msgspec
 
 from taskcore.backend import Letter, LetterWalk, Outgoing, Published, Refused, Uncertain
 from taskcore.components import Components
+from taskcore.contract.codec import first_line
 from taskcore.deadletter.causes import Cause, why
 from taskcore.deadletter.letters import DeadLetter, open_letter
 from taskcore.envelope import Trail, check_name, encode_trail
-from taskcore.errors import EnqueueRefused, EnqueueUncertain, LetterNotFound
-from taskcore.toolkit.units import shorten_repr
+from taskcore.errors import EnqueueRefused, EnqueueUncertain, InvalidSetting, LetterNotFound
+from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
 from taskcore.toolkit.values import PublicValue
 
 __all__ = ["DeadLetters", "LetterVerdict", "ReplayWith", "SettledLetters"]
@@ -24,18 +26,44 @@ FIRST_PAGE, LARGEST_PAGE = 100, 2_000  #: letters fetched at a time; some broker
 WALK_PAGE = 500  #: letters that are settled at a time
 SHOWN = 1_000  #: jobs and failures that an answer names
 
+GIVE_A_VERDICT = 'give a plain function that returns "keep", "drop", "replay" or ReplayWith(…) for each letter'
 NO_ENVELOPE = "it does not hold an envelope, so there is no job to replay"
 
 
 class ReplayWith(PublicValue, frozen=True, kw_only=True):
     """Replay a letter, with changes.
 
-    :param delay: seconds until its job may start. A slow replay is one with growing delays: the pass itself is quick.
+    :param delay: how long until its job may start, as in ``using(delay=…)``. A slow replay is one with growing delays:
+        the pass itself is quick.
     :param args: the arguments of the new job; None: the old ones. The worker checks them, as those of any job.
+    :raises InvalidSetting: a value is impossible (TC104).
     """
 
-    delay: float = 0.0
+    delay: Duration = 0.0
     args: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "delay", seconds_of("delay", self.delay))
+        self.encoded_args()
+
+    def encoded_args(self) -> msgspec.Raw | None:
+        """Return the arguments as they travel.
+
+        :raises InvalidSetting: they cannot (TC104).
+        """
+        if self.args is None:
+            return None
+        why = "expected names and values"
+        if isinstance(self.args, Mapping) and all(isinstance(name, str) for name in self.args):
+            try:
+                return msgspec.Raw(msgspec.json.encode(dict(self.args)))
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                why = first_line(error)
+        raise InvalidSetting(
+            f"args={shorten_repr(self.args)} is no mapping of names to plain data",
+            facts=[why],
+            fix='for example args={**letter.args, "currency": "EUR"}',
+        )
 
 
 #: What is to become of a letter.
@@ -65,13 +93,22 @@ class DeadLetters:
         self._admin = components.backend.admin
         self._clock = components.clock
         self._codec = components.codec
+        self._broker = components.backend.features.broker
+
+    def __repr__(self) -> str:
+        return f"<DeadLetters on {self._broker}>"
 
     # ── one by one ──
 
     async def read(self, queue: str = "default", *, task: str | None = None) -> AsyncIterator[DeadLetter]:
-        """Yield the dead letters of a queue, oldest first; only those of one task, if it is named."""
+        """Yield the dead letters of a queue, oldest first; only those of one task, if it is named.
+
+        :raises InvalidName: one of the names cannot be one (TC308).
+        """
         after, limit = None, FIRST_PAGE
         check_name("queue", queue)
+        if task not in (None, ""):  # "": those that hold no job
+            check_name("task", task)
         while page := await self._admin.letters(queue, limit=limit, after=after):
             for letter in page:
                 opened = open_letter(letter, self._codec)
@@ -148,7 +185,11 @@ class DeadLetters:
         that is interrupted has settled some letters whole and the others not at all, and may be repeated.
 
         :param by: decides about each letter; it must not wait, because some brokers hide the letters until its end.
+        :raises InvalidSetting: ``by`` is no plain function, or returned something else for a letter; that letter and
+            those of its page stay (TC104).
         """
+        if not callable(by) or iscoroutinefunction(by):
+            raise InvalidSetting(f"by={shorten_repr(by)} is no plain function", fix=GIVE_A_VERDICT)
         totals = _PassTotals()
         async with self._admin.walk(check_name("queue", queue)) as walk:
             while page := await walk.page(WALK_PAGE):
@@ -162,13 +203,16 @@ class DeadLetters:
         replayed: list[tuple[Letter, Outgoing]] = []
         for letter in page:
             opened = open_letter(letter, self._codec)
-            verdict = by(opened)
+            verdict: object = by(opened)  # what comes back is the caller's
             if verdict == "keep":
                 totals.kept += 1
             elif verdict == "drop":
                 dropped.append(letter)
+            elif verdict != "replay" and not isinstance(verdict, ReplayWith):
+                what = f"the function returned {shorten_repr(verdict)} for dead letter {opened.id}"
+                raise InvalidSetting(what, fix=GIVE_A_VERDICT)
             else:
-                job = self._next_job(opened, ReplayWith() if verdict == "replay" else verdict)
+                job = self._next_job(opened, verdict if isinstance(verdict, ReplayWith) else ReplayWith())
                 if job is None:
                     totals.fail(letter, NO_ENVELOPE)
                 else:
@@ -187,13 +231,14 @@ class DeadLetters:
         envelope = msgspec.structs.replace(
             old,
             id=job_id,
-            args=old.args if changes.args is None else msgspec.Raw(msgspec.json.encode(changes.args)),
+            args=changes.encoded_args() or old.args,
             enqueued_at=self._clock(),
             deadline=None,
             correlation_id=old.correlation_id or old.id,
         )
         trail = Trail(replay_of=old.id, replays=letter.trail.replays + 1)
-        return Outgoing(letter.queue, job_id, self._codec.encode(envelope), encode_trail(trail), changes.delay)
+        delay = seconds_of("delay", changes.delay)
+        return Outgoing(letter.queue, job_id, self._codec.encode(envelope), encode_trail(trail), delay)
 
 
 class _PassTotals:

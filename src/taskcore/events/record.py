@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
 from taskcore.observe import EVENT_NAMES
 from taskcore.store import unreadable_record
@@ -104,14 +105,14 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
 def _names(option: str, given: str | Iterable[str] | None) -> frozenset[str]:
     found: frozenset[Any]
     try:
-        found = frozenset([given] if isinstance(given, str) else given or ())
+        found = frozenset([given] if isinstance(given, str) else () if given is None else given)
     except TypeError:
         found = frozenset([None])
     if any(not isinstance(one, str) for one in found):
         raise InvalidSetting(
             f"{option}={shorten_repr(given)} is no list of names", fix=f'for example {option}=["mail"]'
         )
-    return found
+    return found if option == "kinds" else frozenset(check_name("queue", one) for one in found)
 
 
 class Listed(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from taskcore.errors import BrokerUnavailable, InvalidSetting, NotRunning, StoreRequired, UnreadableRecord
 from taskcore.events.record import JobEvent, Listed, Wanted, decode_feed, decode_listed, feed_name, with_subscriber
+from taskcore.observe import EventName
 from taskcore.roster import BEATS_MISSED, NAMES
 from taskcore.store import Conflict, Record, Store
 from taskcore.toolkit.detached import start_detached
@@ -40,7 +41,7 @@ class Subscribe:
         self._app = app
 
     def __call__(
-        self, *, kinds: str | Iterable[str] | None = None, queues: str | Iterable[str] | None = None
+        self, *, kinds: EventName | Iterable[EventName] | None = None, queues: str | Iterable[str] | None = None
     ) -> EventStream:
         """Return a context whose value yields events, from its entry on.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
 
@@ -22,10 +24,10 @@ class ProcessPool:
         self._all: set[ChildProcess] = set()
         self._idle: list[ChildProcess] = []
 
-    async def run(self, job: PerformJob, label: tuple[str, str], take: Take) -> Answer:
+    async def run(self, job: PerformJob, label: Mapping[str, Any], take: Take) -> Answer:
         """Return the process's answer. On cancellation the process is killed, with all that it started.
 
-        :param label: the id of the job and the name of its task, for what the process prints and logs.
+        :param label: which job it is, for what the process prints and logs.
         :param take: is called, in the event loop, with what the function tells.
         :raises ProcessError: there is no answer.
         """

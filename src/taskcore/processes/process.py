@@ -16,10 +16,11 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 import anyio
@@ -73,6 +74,25 @@ class _Waiting:
         self.answer: Answer | None = None
         self.error: Exception | None = None
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function in the loop of the job, from another thread, and raise its error; do nothing without a loop.
+
+        Only the error of a loop that has ended is dropped, because its job is gone. asyncio has another one, for a loop
+        that ends at this very moment.
+        """
+        errors: list[Exception] = []
+
+        def called() -> None:
+            try:
+                function()
+            except Exception as error:  # noqa: BLE001 - it belongs to the thread, which raises it
+                errors.append(error)
+
+        with suppress(RuntimeError):
+            anyio.from_thread.run_sync(called, token=self.token)
+        if errors:
+            raise errors[0]
+
 
 class ChildProcess(threading.Thread):
     """One process, and the thread that listens to it."""
@@ -82,7 +102,7 @@ class ChildProcess(threading.Thread):
         self.alive = True
         self._lock = threading.Lock()
         self._waiting: _Waiting | None = None
-        self._label = ("?", "?")
+        self._label: Mapping[str, Any] = {"job_id": "?", "task": "?"}
         self._lines = LineSplitter()
         self._answers = reader_of_answers()
         self._connection, theirs = socket.socketpair()
@@ -112,11 +132,11 @@ class ChildProcess(threading.Thread):
 
     # ── in the event loop ──
 
-    async def perform(self, request: bytes, label: tuple[str, str], take: Take) -> Answer:
+    async def perform(self, request: bytes, label: Mapping[str, Any], take: Take) -> Answer:
         """Ask, and wait for the answer. On cancellation the process is killed.
 
+        :param label: which job it is, for what the process prints and logs.
         :param take: is called, in the event loop, with what the function tells.
-
         :raises ProcessError: there is no answer.
         """
         waiting = _Waiting(take)
@@ -261,29 +281,26 @@ class ChildProcess(threading.Thread):
                 raise FrameError("it answered a job that it was not given")
             return
         waiting.answer, waiting.error = answer, error
-        with suppress(Exception):  # each loop has its own error for this: it has ended, so the answer is lost
-            anyio.from_thread.run_sync(waiting.ended.set, token=waiting.token)
+        waiting.call(waiting.ended.set)
 
     def _hand_over(self, message: BeginTelling | Told) -> None:
         """Give what a function tells to its job; after the end of that it is dropped."""
         waiting = self._waiting
         if waiting is not None:
-            with suppress(Exception):  # as above
-                anyio.from_thread.run_sync(waiting.take, message, self._reply, token=waiting.token)
+            waiting.call(partial(waiting.take, message, self._reply))
 
     def _log_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
-            job, task = self._label
-            self._log_record(LogLine(OUTPUT, logging.WARNING, f"job {job} of {task}: {line}"))
+            job = f"job {self._label['job_id']} of {self._label['task']}"
+            self._log_record(LogLine(OUTPUT, logging.WARNING, f"{job}: {line}"))
 
     def _log_record(self, line: LogLine) -> None:
         """Hand a record to the worker's logging, as if it had been made here."""
         try:
             target = logging.getLogger(line.name)
             if target.isEnabledFor(line.level):
-                extra = {"job_id": self._label[0], "task": self._label[1]}
                 record = target.makeRecord(
-                    line.name, line.level, line.path, line.line, line.text, (), None, line.function, extra
+                    line.name, line.level, line.path, line.line, line.text, (), None, line.function, self._label
                 )
                 record.exc_text = line.trace or None
                 record.process, record.processName, record.threadName = self._process.pid, self.name, None

@@ -63,7 +63,7 @@ class ProcessRunner:
         )
         telling = Telling(job, task, fence)
         try:
-            answer = await self._pool.run(request, (job.id, job.envelope.task), telling.take)
+            answer = await self._pool.run(request, job.extra, telling.take)
         finally:
             await telling.aclose()
         attempt, keyed = job.trail.attempts + 1, job.key is not None

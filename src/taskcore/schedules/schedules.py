@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, Final, Literal, TypeAlias, Unpack, get_args
 
 import msgspec
 
 from taskcore.client.host import AppHost
 from taskcore.components import Components
-from taskcore.envelope import Tick, check_name, new_id
+from taskcore.envelope import NAME_LIMIT, Tick, check_name, is_safe_id, new_id
 from taskcore.errors import InvalidSetting, StoreRequired
 from taskcore.schedules.clocks import fires_somewhere
 from taskcore.schedules.define import Definition, ScheduleOptions, define, redefine
@@ -30,6 +30,8 @@ log = logger("taskcore.schedules")
 
 #: What ``put`` does about a schedule with the same id and another definition.
 OnExists: TypeAlias = Literal["error", "replace", "keep"]
+ON_EXISTS: Final = get_args(OnExists)
+MOST_SHOWN = 100_000  #: instants of one preview
 
 
 class Schedules:
@@ -64,6 +66,9 @@ class Schedules:
         check_name("schedule", id)
         if not isinstance(call, Call):
             raise InvalidSetting(f"schedule {id}: {shorten_repr(call)} is not a call", fix="give one: task.call(…)")
+        if on_exists not in ON_EXISTS:
+            what = f"schedule {id}: on_exists={shorten_repr(on_exists)}"
+            raise InvalidSetting(what, fix=f"give one of {', '.join(map(repr, ON_EXISTS))}")
         definition, storage, now = define(id, call, options), self._storage(), self._now()
 
         def put(old: ScheduleRecord | None) -> ScheduleRecord | None:
@@ -120,9 +125,12 @@ class Schedules:
     async def pause(self, id: str, note: str = "") -> Schedule:
         """Let a schedule fire no more until it is resumed; its instants do not count as missed.
 
-        :param note: why, for those who read it.
+        :param note: why, for those who read it; at most 512 characters.
+        :raises InvalidSetting: the note cannot be one (TC104).
         :raises ScheduleNotFound: there is none with this id (TC410).
         """
+        if note != "" and not (isinstance(note, str) and is_safe_id(note)):
+            raise InvalidSetting(f"note={shorten_repr(note)} is no text", fix="give one without control characters")
         now = self._now()
         return await self._change(id, lambda old: msgspec.structs.replace(old, paused=old.paused or now, note=note))
 
@@ -161,6 +169,11 @@ class Schedules:
         :param limit: how many instants there may be.
         :raises InvalidSetting: there are more (TC104).
         """
+        if type(limit) is not int or not isinstance(label, str) or not is_safe_id(label) or len(label) > NAME_LIMIT:
+            raise InvalidSetting(
+                f"a backfill of {shorten_repr(limit)} instants with the label {shorten_repr(label)} cannot be",
+                fix=f"give a whole number, and a label of 1 to {NAME_LIMIT} characters without control characters",
+            )
         record = (await self.get(id)).record
         first, last = (round(one.timestamp() * 1000) for one in (_aware(since), _aware(until)))
         number = instants_of(record.timetable).count(first - 1, last) if first <= last else 0
@@ -272,9 +285,14 @@ class Schedule:
     def preview(self, number: int = 5, *, after: datetime | None = None) -> list[datetime]:
         """Return the next instants, in UTC; no I/O. Those of a paused one are what would fire.
 
+        :param number: how many.
         :param after: where to begin; default: after the last instant that was decided.
+        :raises InvalidSetting: one of the two cannot be that (TC104).
         """
         record = self.record
+        if type(number) is not int or not 0 <= number <= MOST_SHOWN:
+            what = f"number={shorten_repr(number)} is no whole number from 0 to {MOST_SHOWN}"
+            raise InvalidSetting(what, fix="give one, such as 5")
         start = record.upto if after is None else round(_aware(after).timestamp() * 1000)
         left = number if record.timetable.times is None else min(number, record.timetable.times - record.fired)
         return [moment(instant) for instant in islice(upcoming(record.timetable, start), max(left, 0))]

@@ -219,6 +219,9 @@ def make_timetable(schedule: str, given: Timing) -> Timetable:
             raise InvalidSetting(
                 f"schedule {schedule}: {name} has no meaning with {kinds[0]}", fix=f"it is for {needs}"
             )
+    if not isinstance(given.get("cron"), str | None):
+        what = f"schedule {schedule}: cron={shorten_repr(given.get('cron'))} is no text"
+        raise InvalidSetting(what, fix='give five fields, such as cron="30 2 * * *"')
     every = _every(schedule, given.get("every"))
     times = given.get("times")
     if times is not None and (type(times) is not int or times < 1):

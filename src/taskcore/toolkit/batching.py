@@ -181,13 +181,13 @@ class Buffer(Generic[T]):
         if self._arrival is not None:
             self._arrival.set()
 
-    async def take(self) -> list[T]:
-        """Return all items that have gathered; wait for at least one. Empty when closed and done."""
-        while not self._items and not self._closed:
+    async def take(self, ahead: Sequence[T] = ()) -> list[T]:
+        """Return these and all items that have gathered; wait for at least one. Empty when closed and done."""
+        while not (self._items or ahead or self._closed):
             self._arrival = anyio.Event()
             await self._arrival.wait()
         items, self._items = self._items, []
-        return items
+        return [*ahead, *items] if ahead else items
 
 
 async def gather_limited(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, limit: int) -> list[R]:

@@ -41,11 +41,7 @@ def schema_of(kind: type[PublicValue], source: Any, handler: Any) -> core_schema
     def show(value: Any) -> dict[str, Any]:
         if not isinstance(value, kind):
             raise PydanticSerializationUnexpectedValue(f"expected a {kind.__name__}, got {type(value).__name__}")
-        shown = {"state": kind.tag} if kind.tag else {}
-        for name in kind.__struct_fields__:
-            one = getattr(value, name)
-            shown[name] = kind.shown[name](one) if name in kind.shown else one
-        return shown
+        return dict(value)
 
     made = core_schema.no_info_after_validator_function(make, data)
     itself = core_schema.is_instance_schema(kind)

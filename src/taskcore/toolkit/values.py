@@ -3,23 +3,25 @@
 PublicValue    a struct of ours that passes through pydantic, and so through FastAPI, without importing it
 Door           an attribute whose object belongs to a feature room, which is imported at the first use
 Refusing       stands where an object is not there yet
+ForeignNames   whose error about a missing attribute explains the verbs of other libraries
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
 import msgspec
 
-__all__ = ["Door", "PublicValue", "Refusing"]
+__all__ = ["Door", "ForeignNames", "PublicValue", "Refusing"]
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class PublicValue(msgspec.Struct, frozen=True):
-    """A struct that pydantic can serialize, describe, and make from data.
+    """A struct that pydantic can serialize, describe, and make from data; ``dict(value)`` gives its fields.
 
     :cvar tag: written as ``"state"``, for values that are told apart by their class.
     :cvar shown: how fields are written that are no plain data; a value with such fields is not made from data.
@@ -27,6 +29,14 @@ class PublicValue(msgspec.Struct, frozen=True):
 
     tag: ClassVar[str] = ""
     shown: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Yield names and values, as pydantic's models do: an endpoint of FastAPI without a return type asks so."""
+        if self.tag:
+            yield "state", self.tag
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            yield name, self.shown[name](value) if name in self.shown else value
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -74,3 +84,27 @@ class Refusing:
 
     def __getattr__(self, name: str) -> Any:
         raise self._error()
+
+
+class ForeignNames:
+    """An object whose error about a missing attribute says how the verb of another library is called here.
+
+    :cvar _kind: which table of :mod:`taskcore.toolkit.foreign_names` it has.
+    """
+
+    __slots__ = ()
+    _kind: ClassVar[str] = ""
+
+    if not TYPE_CHECKING:  # type checkers report such a name by themselves
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property whose code raised an AttributeError: let it say so
+                return object.__getattribute__(self, name)
+            from taskcore.toolkit.foreign_names import explain  # noqa: PLC0415 - for this error only
+
+            own = "task"
+            with suppress(
+                AttributeError
+            ):  # only a task itself has a name; this way a missing one is not asked for here
+                own = object.__getattribute__(self, "__name__")
+            raise AttributeError(explain(self._kind, name, own), name=name, obj=self)

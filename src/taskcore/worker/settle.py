@@ -76,16 +76,17 @@ class Settler:
 
     async def run(self) -> None:
         """Settle until closed."""
-        while batch := await self._waiting.take():
-            self.count(batch)
+        owed: list[Settlement] = []
+        while batch := await self._waiting.take(owed):
+            self.count(batch[len(owed) :])
             try:
-                await self._commit(batch)
+                owed = await self._commit(batch)
             except Exception as error:  # noqa: BLE001 - it belongs to a job of the batch
-                await self._commit_apart(batch, error)
+                owed = await self._commit_apart(batch, error)
             except BaseException:  # the worker ends first
                 self._leave([one for one in batch if not one.settled])
                 raise
-            if self._outage.is_on:
+            if self._outage.is_on and not owed:
                 self._outage.recovered()
 
     def count(self, batch: Sequence[Settlement]) -> None:
@@ -95,30 +96,40 @@ class Settler:
         ]
         self._events.counters.update(names)
 
-    async def _commit(self, batch: list[Settlement]) -> None:
-        """Commit a batch, again after each outage, for as long as its jobs are ours."""
-        while batch := self._still_ours(batch):
-            try:
-                return await self.commit_with(batch)
-            except BrokerUnavailable as error:
-                await self._outage.failed(error)
-        return None
+    async def _commit(self, batch: list[Settlement]) -> list[Settlement]:
+        """Commit a batch; return what has to be tried again after an outage, a pause later.
 
-    async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
+        What the broker refuses for lack of room does not hold up the others of its batch, nor jobs that end meanwhile:
+        their ends may make the room.
+        """
+        if batch := self._still_ours(batch):
+            try:
+                await self.commit_with(batch)
+            except BrokerUnavailable as error:
+                held = [one for one in batch if one.job.delivery in getattr(error, "held", ())]
+                again = await self._commit([one for one in batch if one not in held]) if held else batch
+                await self._outage.failed(error)
+                return [*held, *again]
+        return []
+
+    async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> list[Settlement]:
         """Commit each job of a batch alone: what one job cannot have must not hold up the others."""
         log.warning("%d jobs are settled one by one: %s", len(batch), error)
+        owed: list[Settlement] = []
         for one in batch:
             try:
-                await self._commit([one])
+                owed += await self._commit([one])
             except Exception as own:  # noqa: BLE001 - it ends this job
-                await self._bury_unstored(one, own)
+                owed += await self._bury_unstored(one, own)
+        return owed
 
-    async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
+    async def _bury_unstored(self, one: Settlement, error: Exception) -> list[Settlement]:
         """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
-        if not one.settled:
-            bury_unstored(one, error, self._events)
-            await self._commit([one])  # an error ends the worker: the broker hands the job out when its lease is over
-        self._forget([one.job])
+        if one.settled:
+            self._forget([one.job])
+            return []
+        bury_unstored(one, error, self._events)
+        return await self._commit([one])  # an error ends the worker: the job is handed out when its lease is over
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
         """Drop settlements whose lease has ended; another worker may have the job (C7)."""

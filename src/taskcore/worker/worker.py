@@ -191,7 +191,8 @@ class Worker:
                 slot.interrupt("shutdown")
         if running:
             limit = "as long as they need" if self._grace == math.inf else f"up to {self._grace:g} s"
-            log.info("stopping: %d running jobs have %s to finish", len(running), limit)
+            are = "job has" if len(running) == 1 else "jobs have"
+            log.info("stopping: %d running %s %s to finish", len(running), are, limit)
         with anyio.move_on_after(self._grace):
             await self._slots.quiet.wait()
         for slot in self._slots.all:

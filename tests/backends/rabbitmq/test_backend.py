@@ -282,7 +282,7 @@ async def test_a_job_that_the_broker_buries_is_a_dead_letter(node, url):
                 "x-dead-letter-routing-key": layout.dead_queue("limited"),
             },
         ),
-        lambda channel: channel.queue_declare(layout.dead_queue("limited"), durable=True, arguments=layout.QUORUM),
+        lambda channel: channel.queue_declare(layout.dead_queue("limited"), durable=True, arguments=layout.DEAD),
         lambda channel: channel.basic_publish(b"tired", routing_key="tc.q.limited"),
         lambda channel: channel.basic_qos(prefetch_count=1),
     )
@@ -333,7 +333,7 @@ async def test_a_letter_that_was_late_before(node, url):
         await raw(
             node,
             lambda channel: channel.queue_declare(layout.job_queue(queue), durable=True, arguments=arguments),
-            lambda channel: channel.queue_declare(layout.dead_queue(queue), durable=True, arguments=layout.QUORUM),
+            lambda channel: channel.queue_declare(layout.dead_queue(queue), durable=True, arguments=layout.DEAD),
             lambda channel: channel.queue_bind(layout.job_queue(queue), layout.DUE, queue),
             lambda channel: channel.exchange_bind(layout.DELAY, layout.SCHEDULE, queue),
             lambda channel: channel.basic_publish(

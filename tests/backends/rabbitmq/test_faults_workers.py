@@ -90,50 +90,6 @@ async def test_stopped_with_work_in_hand(node, tmp_path):
     assert {entry.facts["redeliveries"] for entry in received} == {0}
 
 
-async def test_stopped_while_the_node_is_away(node, tmp_path):
-    """F09: with a node that answers nothing, a stopped worker ends all the same, soon after its grace."""
-    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=1&heartbeat=1")
-    async with play.app("client") as app, play.worker(tmp_path, "old", grace=0.5) as old:
-        await old.says("ready")
-        await app.tasks["work"].enqueue(1, 0.1)
-        await until(lambda: play.count("settled") == 1, "the first job")
-        node.pause()
-        try:
-            await old.says("broker lost")
-            old.terminate()
-            assert await old.wait(within=15.0) >= 0
-        finally:
-            node.resume()
-
-
-async def test_stopped_twice(node, tmp_path):
-    """F09: the second SIGTERM interrupts what runs; it is given back at once, and is neither attempt nor crash."""
-    play = RabbitPlay(node.url, tmp_path)
-    async with play.app("client") as app, play.worker(tmp_path, "old", lease=30.0, grace=60.0) as old:
-        await old.says("ready")
-        await app.tasks["work"].enqueue(1, 3.0)
-        await until(lambda: play.count("start") == 1, "a start")
-        old.terminate()
-        await old.says("stopping")
-        old.terminate()
-        assert await old.wait(within=5.0) == 0
-        async with play.running("heir", lease=30.0):
-            report = await play.check()
-    [starts] = [[entry for entry in history if entry.kind == "start"] for history in report.histories.values()]
-    assert [entry.facts["attempt"] for entry in starts] == [1, 1]
-
-
-async def test_stopped_before_it_is_connected(node, tmp_path):
-    """F09: SIGTERM while the first connection is being made ends the worker."""
-    async with ChaosProxy("127.0.0.1", node.port) as proxy:
-        proxy.black_hole()
-        play = RabbitPlay(node.url, tmp_path)
-        async with play.worker(tmp_path, "w", play.url.replace(f":{node.port}", f":{proxy.port}")) as worker:
-            await until(lambda: proxy.accepted > 0, "a connection")
-            worker.terminate()
-            assert await worker.wait(within=10.0) in {0, -signal.SIGTERM, 143}
-
-
 async def test_a_worker_outlasts_a_long_outage(node, tmp_path):
     """F22: a worker whose node is away for many attempts to connect lives, and goes on by itself when it is back."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:

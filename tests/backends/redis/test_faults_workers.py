@@ -12,12 +12,12 @@ import pytest
 
 from taskcore import Dead
 from taskcore.adapters import open_backend
-from taskcore.faults import ChaosProxy, RedisServer
+from taskcore.faults import RedisServer
 from taskcore.faults.crash import CRASHED
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
 from tests.support.fault_plays import kill_workers
-from tests.support.redis_play import ATTEMPTS, SHORT_TIMEOUTS, Play, calls, until
+from tests.support.redis_play import ATTEMPTS, Play, calls, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -141,49 +141,6 @@ async def test_stopped_with_work_in_hand(shared: RedisServer, tmp_path: Path):
     assert {
         entry.facts["redeliveries"] for entry in play.merged().entries if entry.facts.get("name") == "received"
     } == {0}
-
-
-async def test_stopped_twice(shared: RedisServer, tmp_path: Path):
-    """F09: the second SIGTERM interrupts what runs; it is given back at once, and is neither attempt nor crash."""
-    play = Play(shared.url)
-    async with play.app("client") as app, play.worker(tmp_path, "old", lease=30.0, grace=60.0) as old:
-        await old.says("ready")
-        await app.tasks["work"].enqueue(1, 3.0)
-        await until(lambda: play.count("start") == 1, "a start")
-        old.terminate()
-        await old.says("stopping")
-        old.terminate()
-        assert await old.wait(within=5.0) == 0
-        async with play.running("heir", lease=30.0):
-            report = await play.check()
-    [starts] = [[entry for entry in history if entry.kind == "start"] for history in report.histories.values()]
-    assert [entry.facts["attempt"] for entry in starts] == [1, 1]
-
-
-@pytest.mark.parametrize("silent", [False, True], ids=["gone", "silent"])
-async def test_stopped_while_the_broker_is_away(own: RedisServer, tmp_path: Path, silent: bool):
-    """F09: with a broker that is gone, or does not answer, a stopped worker ends all the same, soon after its grace."""
-    play = Play(own.url)
-    async with play.app("client") as app, play.worker(tmp_path, "old", own.url + SHORT_TIMEOUTS, grace=0.5) as old:
-        await old.says("ready")
-        await app.tasks["work"].enqueue(1, 0.1)
-        await until(lambda: play.count("settled") == 1, "the first job")
-        own.pause() if silent else own.kill()
-        await old.says("broker lost")
-        old.terminate()
-        await old.wait(within=0.5 + 5.0 + 5.0)
-        own.resume() if silent else await own.restart()
-
-
-async def test_stopped_before_it_is_connected(tmp_path: Path, shared: RedisServer):
-    """F09: SIGTERM while the first connection is being made ends the worker."""
-    async with ChaosProxy("127.0.0.1", shared.port) as proxy:
-        proxy.black_hole()
-        play = Play(shared.url)
-        async with play.worker(tmp_path, "w", f"redis://127.0.0.1:{proxy.port}/0") as worker:
-            await until(lambda: proxy.accepted > 0, "a connection")
-            worker.terminate()
-            assert await worker.wait(within=10.0) in {0, -signal.SIGTERM, 143}
 
 
 async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path: Path):

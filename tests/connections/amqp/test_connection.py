@@ -14,6 +14,7 @@ from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.address import parse
 from taskcore.connections.amqp.admin_channel import AdminChannel
 from taskcore.connections.amqp.connection import Connector
+from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.errors import BrokerUnavailable, FeatureRefused, InvalidURL, StoreRequired
 
 
@@ -187,3 +188,16 @@ def test_half_of_the_properties_is_no_error(cut):
     data = frames.MessagePacker(1, "", "q", 4096).pack(b"some id", {"a": 1, "b": "text"}, b"x")
     [_, (_, _, start, end), _] = frames.split_frames(data + b"\x00")
     frames.read_properties(data[start : max(start + 14, end - cut)])
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_the_server_closes_takes_nothing_more(node):
+    """A write behind the library's own last word finds a closed connection, not an error of the transport."""
+    address, _ = parse(node.url, {})
+    connection = await FilteredConnection.open(address, address.nodes[0], None, name="test")
+    try:
+        connection._writer.write_eof()
+        with pytest.raises(ConnectionError, match="is being closed"):
+            connection.write(frames.HEARTBEAT)
+    finally:
+        await connection.close()

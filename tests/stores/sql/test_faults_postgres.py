@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from subprocess import run
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -21,6 +18,7 @@ from taskcore.connections.postgres import listener
 from taskcore.faults import ChaosProxy, PostgresServer
 from taskcore.store import ABSENT, ANY, Conflict, Write
 from taskcore.stores.sql import PostgresStore
+from tests.support.disks import fill, on_disk, small_disk
 from tests.support.real import require, versions
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
@@ -145,30 +143,6 @@ async def test_a_server_that_is_not_there():
     assert "geheim" not in str(caught.value)
 
 
-@contextmanager
-def small_disk(megabytes: int) -> Iterator[Path]:
-    """Mount a file system outside of pytest's folders, which a server of another user may not enter."""
-    disk = Path(tempfile.mkdtemp(prefix="taskcore-disk-"))
-    try:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", disk]
-        if os.geteuid() or run(command, check=False).returncode:
-            pytest.skip("a small disk needs root, and the right to mount")
-        try:
-            disk.chmod(0o755)
-            yield disk
-        finally:
-            run(["umount", "-l", disk], check=True)
-    finally:
-        disk.rmdir()
-
-
-def fill(disk: Path, *, but: int = 0) -> Path:
-    """Fill the disk with a file that leaves only so many bytes."""
-    filler = disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(disk).free - but))
-    return filler
-
-
 async def written_until_refused(store: PostgresStore) -> tuple[list[str], BrokerUnavailable]:
     """Write until the first refusal; return it and the keys that were confirmed."""
     confirmed: list[str] = []
@@ -185,14 +159,8 @@ async def test_no_room_for_records():
     """F26: the refusal names the disk and what to do; reading and deleting go on, and with room everything does."""
     with small_disk(24) as disk:
         async with serving() as server:
-            place = disk / "space"
-            place.mkdir()
-            owner = server.data.stat()
-            os.chown(place, owner.st_uid, owner.st_gid)
-            with psycopg.connect(server.url, autocommit=True) as root:
-                root.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
-                root.execute("CREATE DATABASE small TABLESPACE small")
-            async with PostgresStore(f"{server.url.rpartition('/')[0]}/small") as store:
+            url = on_disk(server, disk)
+            async with PostgresStore(url) as store:
                 await store.put("first", b"1", expect=ANY, keep=None)
                 filler = fill(disk, but=1_000_000)
                 confirmed, refused = await written_until_refused(store)

@@ -10,6 +10,7 @@ from taskcore.backend import DUPLICATE, STORED, Outgoing, Published, Refused, Un
 from taskcore.backends.limits import too_large
 from taskcore.backends.nats.layout import FAMILY, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import at, job_token
+from taskcore.connections.jetstream_limits import LimitReached, way_out
 from taskcore.connections.nats import Answer, Message, NatsLink
 from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable
@@ -49,11 +50,18 @@ async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoin
 
 async def _store(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: Answers) -> None:
     """Store the jobs that have no answer yet."""
-    places = [index for index, answer in enumerate(answers) if answer is None]
-    messages, family = [], link.level >= FAMILY
-    for index in places:
-        job = batch[index]
-        stream = streams.known(job.queue) or await streams.open(job.queue)
+    messages, places, family = [], list[int](), link.level >= FAMILY
+    unmade: dict[str, Refused] = {}
+    for index, job in enumerate(batch):
+        answers[index] = answers[index] or unmade.get(job.queue)
+        if answers[index] is not None:
+            continue
+        try:
+            stream = streams.known(job.queue) or await streams.open(job.queue)
+        except LimitReached as error:  # other queues have their streams
+            answers[index] = unmade[job.queue] = Refused(error.what, error.fix or "")
+            continue
+        places.append(index)
         token = job_token(job.id).encode()
         delayed = await waiting(stream, token, job.delay) if job.delay > 0 else b""
         messages.append(_job_message(stream, job, token, delayed, family=family))
@@ -143,4 +151,4 @@ def _meaning(answer: Answer | None) -> Published | None:
     if code == 503:  # noqa: PLR2004 - NATS's own "no responders"
         return None
     error = decode_answer(answer.body)["error"]
-    return Refused(f"the server refuses it: {error.get('description')} ({code})")
+    return Refused(f"the server refuses it: {error.get('description')} ({code})", way_out(code))

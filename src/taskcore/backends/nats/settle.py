@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from typing import Self, TypeAlias
 
 from taskcore.backend import Delivery, VerdictRefused
+from taskcore.backends.limits import NoRoom
 from taskcore.backends.nats.consumer import Receipt, hand_out_in
 from taskcore.backends.nats.layout import FAMILY, QueueStreams
 from taskcore.backends.nats.messages import Packed, letter
 from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, expecting, found_by, waiting
+from taskcore.connections.jetstream_limits import LimitReached, way_out
 from taskcore.connections.nats import Answer, Message, NatsAddress, NatsLink, jetstream, size_of
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
@@ -81,10 +83,9 @@ class NatsSettler:
 
     async def _write(self, writing: Sequence[Writing], lost: list[Delivery]) -> list[Receipt]:
         """Write copies and dead letters; return the receipts whose job is to end now."""
-        messages = [await self._message(*one) for one in writing]
-        if any(size_of(message) > self._link.max_payload for message in messages):
-            writing, messages = await self._hand_back(writing, messages)
-        answers = await self._request(messages)
+        held: dict[Delivery, str] = {}
+        packed = await self._hand_back(await self._messages(writing, held))
+        writing, answers = list(packed), await self._request(list(packed.values()))
         await self._over_leftovers(writing, answers)
         ends: list[Receipt] = []
         trouble: str | None = None
@@ -100,31 +101,37 @@ class NatsSettler:
             elif code == IS_ANOTHER and not isinstance(verdict, Bury):
                 receipt.over = True
                 lost.append(delivery)
+            elif answer is not None and way_out(code or 0):
+                held[delivery] = f"{_trouble_with(answer)}; {way_out(code or 0)}"
             else:
                 trouble = _trouble_with(answer)
         if any(isinstance(verdict, Bury) for _, verdict in writing):
             failpoint("nats.bury.written")
         if any(_is_later(verdict) for _, verdict in writing):
             failpoint("nats.retry.copied")
-        if trouble is not None:
+        if held or trouble is not None:
             await self.end(ends)
-            raise self._link.unavailable(trouble)
+            raise self._link.unavailable(trouble) if trouble else NoRoom(next(iter(held.values())), held=list(held))
         return ends
 
-    async def _hand_back(
-        self, writing: Sequence[Writing], messages: Sequence[Message]
-    ) -> tuple[list[Writing], list[Message]]:
+    async def _messages(self, writing: Sequence[Writing], held: dict[Delivery, str]) -> dict[Writing, Message]:
+        """Return what is written for verdicts; note the deliveries whose dead letters have no stream, and why."""
+        messages: dict[Writing, Message] = {}
+        for one in writing:
+            try:
+                messages[one] = await self._message(*one)
+            except LimitReached as error:
+                held[one[0]] = f"{error.what}; {error.fix}"
+        return messages
+
+    async def _hand_back(self, packed: dict[Writing, Message]) -> dict[Writing, Message]:
         """Let the server itself hand out again what is too large for a copy, and so came from another program."""
-        fitting: list[tuple[Writing, Message]] = []
-        for one, message in zip(writing, messages, strict=True):
-            delivery, verdict = one
-            if size_of(message) <= self._link.max_payload:
-                fitting.append((one, message))
-                continue
-            after = verdict.after if isinstance(verdict, Reschedule) else 0.0
-            await self._tell([delivery.receipt], "that a job is given back", hand_out_in(after))
-            delivery.receipt.over = True
-        return [one for one, _ in fitting], [message for _, message in fitting]
+        for (delivery, verdict), message in packed.items():
+            if size_of(message) > self._link.max_payload:
+                after = verdict.after if isinstance(verdict, Reschedule) else 0.0
+                await self._tell([delivery.receipt], "that a job is given back", hand_out_in(after))
+                delivery.receipt.over = True
+        return {one: message for one, message in packed.items() if not one[0].receipt.over}
 
     async def _over_leftovers(self, writing: Sequence[Writing], answers: list[Answer | None]) -> None:
         """Let scheduled copies take the place of what their job was moved from, if its timer has not ended that yet.

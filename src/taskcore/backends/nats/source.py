@@ -36,6 +36,7 @@ OPENED_AT_ONCE: Final = 20  #: queues
 SWEEP_AFTER: Final = 5.0  #: seconds after a connection was made, and between two sweeps of a queue
 SWEEP_PAUSE: Final = 0.4  #: seconds between two queues: many of them are swept in the background, over minutes
 JUST_READ: Final = 0.25  #: seconds that one turn of the loop may take which stood still before
+UNTOLD: Final = 0.5  #: seconds for which a connection may be gone before an idle worker says so
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -236,7 +237,7 @@ class NatsSource(NatsSettler):
     async def _wait(self) -> None:
         """Wait for news; mend a consumer that is gone."""
         if not self._link.connected:
-            await self._link.ready()
+            await self._link.ready(within=UNTOLD)
             return
         for consumer in self._consumers:
             if consumer.is_lost:

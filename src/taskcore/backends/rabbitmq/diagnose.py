@@ -39,7 +39,7 @@ async def diagnose(connections: Connections, options: QueueOptions, durability: 
         passed(
             "policies",
             "unknown: the protocol shows neither policies nor the number of nodes",
-            fix="rabbitmqctl list_policies; a policy with max-length, expires or message-ttl on tc.* loses jobs",
+            fix="rabbitmqctl list_policies; expires, message-ttl or drop-head on tc.* loses jobs",
         ),
         _lost(await connections.admin.count(LOST) or 0),
         *_encryption(connections.connector.address),

@@ -70,6 +70,10 @@ LAST_HOP: Final = "due"  #: stands for the next level behind the last one
 NO_DELIVERY_LIMIT: Final = {"x-delivery-limit": 1_000_000_000}
 QUORUM: Final = {"x-queue-type": "quorum", **NO_DELIVERY_LIMIT}
 LOSSLESS: Final = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+DEAD: Final = {
+    **QUORUM,
+    "x-overflow": "reject-publish",
+}  #: a policy with max-length drops no letter, unless it says drop-head
 LOST_ARGUMENTS: Final = {
     **QUORUM,
     "x-message-ttl": 30 * 86_400_000,
@@ -235,7 +239,7 @@ class Topology:
         async with self._declaring:
             await self._declare_levels()
         arguments = _job_arguments(queue, self._options)
-        made = await self._admin.declare_queue(dead_queue(queue), QUORUM, known_missing=known_missing)
+        made = await self._admin.declare_queue(dead_queue(queue), DEAD, known_missing=known_missing)
         made |= await self._admin.declare_queue(job_queue(queue), arguments, known_missing=known_missing)
         if made:
             self._open.pop(queue, None)

@@ -43,6 +43,8 @@ EXTRA_LETTERS = 100  #: kept in memory beyond those of a page
 DIED, DIED_AT = b"x-death.reason", b"x-death.time"
 REASONS = {
     b"rejected": b"rejected by the broker: too large to copy with its error history",
+    b"maxlen": b"dropped by the broker: its queue was full, and a policy says drop-head",
+    b"expired": b"dropped by the broker: a policy says message-ttl",
     b"delivery_limit": b"delivery limit: handed out again and again, and never settled",
 }
 

@@ -42,7 +42,11 @@ OPENING_TIME = 1.0  #: seconds that declaring and binding a queue may take, besi
 ANNOUNCED_AT_ONCE: Final = 1_000  #: names of new queues
 RESEND_AFTER: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a refused job is sent again
 
-REFUSED = Refused("the broker refused it: its queue is full, or has no leader at the moment")
+REFUSED = Refused(
+    "the broker refused it (basic.nack): its queue is full, or has no leader at the moment",
+    "let workers empty the queue, or raise its limit: ?limit= in the URL of the app that created it, or max-length in "
+    "a policy (rabbitmqctl list_policies)",
+)
 UNROUTED = Refused("no queue is bound for it")  #: the sender may open the queue and send again
 NO_ANSWER = Uncertain("no confirm came")
 NOT_PERMITTED: Final = "ACCESS_REFUSED"  #: in the server's text when this user may not write

@@ -23,7 +23,8 @@ from typing import Final, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
-from taskcore.backend import Delivery, Outgoing, Stored, VerdictRefused
+from taskcore.backend import Delivery, Outgoing, Refused, Stored, Uncertain, VerdictRefused
+from taskcore.backends.limits import NoRoom
 from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
 from taskcore.backends.rabbitmq.messages import RabbitMessage, job_id_of, message_of
 from taskcore.backends.rabbitmq.publish import Sender, unavailable
@@ -153,6 +154,12 @@ class Holdings:
                 receipt.state = Receipt.HELD
         for name in sorted({name for _, _, name in copies}):
             failpoint(name)
+        held = [
+            delivery for delivery, packed in settling if packed is not None and delivery.receipt.state == Receipt.HELD
+        ]
+        if held and not any(isinstance(answer, Uncertain) for answer in answers):
+            why = next(answer.why for answer in answers if isinstance(answer, Refused))
+            return NoRoom(f"a copy of a job or a dead letter could not be stored, it is tried again: {why}", held=held)
         return unavailable(answers)
 
     async def _acknowledge(self, receipts: Sequence[Receipt]) -> None:

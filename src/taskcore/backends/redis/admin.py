@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
 from taskcore.backends.letter_walks import PagedWalk
-from taskcore.backends.redis.layout import PEEK, PLACE, PURGE, STATS
+from taskcore.backends.redis.layout import HEADS, PEEK, PLACE, PURGE, STATS
 from taskcore.backends.redis.messages import letter_number, letter_of, split_letter_id
 from taskcore.backends.redis.publish import RedisPublisher
-from taskcore.connections.redis import RedisLink
+from taskcore.connections.redis import RedisLink, ReplyLost
+from taskcore.connections.redis.large_replies import SENT_ALWAYS
 from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.capabilities import WaitingJob
 
@@ -22,6 +23,8 @@ __all__ = ["RedisAdmin"]
 
 PURGE_BATCH: Final = 1000  #: jobs that one script deletes
 AT_ONCE: Final = 50  #: queues that are counted at a time
+WHOLE: Final = 2**53  #: bytes of what is shown whole
+HEAD: Final = SENT_ALWAYS // 4  #: bytes of each part of a letter that is not
 PLACE_NAMES: Final[Mapping[bytes | None, Place]] = {b"ready": "ready", b"scheduled": "scheduled", b"leased": "leased"}
 
 
@@ -54,7 +57,15 @@ class RedisAdmin:
 
     async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
         """Return the jobs that come next."""
-        [found] = await self._link.run("ask", PEEK, self._keys_of(queue).peek, (place, limit))
+        keys, most = self._keys_of(queue).peek, WHOLE
+        while True:
+            try:
+                [found] = await self._link.run("ask", PEEK, keys, (place, limit, most))
+                break
+            except ReplyLost as lost:
+                if not lost.cut or most == HEAD:
+                    raise
+                limit, most = max(limit // 2, 1), HEAD if limit == 1 else WHOLE
         return [
             WaitingJob(envelope=envelope, trail=trail, due=due / 1000 if place == "scheduled" else None)
             for envelope, trail, due in found
@@ -95,14 +106,28 @@ class RedisAdmin:
         key = self._keys_of(queue).letters
         place = split_letter_id(after)
         start = f"({place[1]}" if place is not None else "-"
-        [found] = await self._link.call("ask", key, ("XRANGE", key, start, "+", "COUNT", limit))
-        return [letter_of(queue, entry, fields) for entry, fields in found]
+        return [letter_of(queue, *entry) for entry in await self._entries(key, "XRANGE", start, "+", limit=limit)]
+
+    async def _entries(self, key: str, command: str, start: str, end: str, *, limit: int = 1) -> Sequence[Any]:
+        """Read letters; fewer of them if the server does not send so many bytes, and of one alone its beginning."""
+        while True:
+            try:
+                [found] = await self._link.call("ask", key, (command, key, start, end, "COUNT", limit))
+            except ReplyLost as lost:
+                if not lost.cut:
+                    raise
+            else:
+                return list(found)
+            if limit == 1:
+                [found] = await self._link.run("ask", HEADS, (key,), (command, start, end, HEAD))
+                return list(found)
+            limit //= 2
 
     @asynccontextmanager
     async def walk(self, queue: str) -> AsyncIterator[PagedWalk]:
         """Begin a pass over dead letters."""
         key = self._keys_of(queue).letters
-        [newest] = await self._link.call("ask", key, ("XREVRANGE", key, "+", "-", "COUNT", 1))
+        newest = await self._entries(key, "XREVRANGE", "+", "-")
         last = letter_of(queue, *newest[0]).id if newest else ""
         yield PagedWalk(self, queue, letter_number, letter_number(last))
 
@@ -113,7 +138,7 @@ class RedisAdmin:
             return None
         queue, entry = place
         key = self._keys_of(queue).letters
-        [found] = await self._link.call("ask", key, ("XRANGE", key, entry, entry))
+        found = await self._entries(key, "XRANGE", entry, entry)
         return letter_of(queue, *found[0]) if found else None
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:

@@ -26,7 +26,9 @@ from typing import Final
 
 from taskcore.connections.redis import Script
 
-__all__ = ["EXTEND", "LOOK", "PEEK", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "QueueKeys"]
+__all__ = [
+    "ASIDE", "EXTEND", "HEADS", "LOOK", "PEEK", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "QueueKeys",
+]  # fmt: skip
 
 
 def _script(name: str) -> Script:
@@ -45,6 +47,8 @@ PLACE: Final = _script("place")
 PURGE: Final = _script("purge")
 STATS: Final = _script("stats")
 PEEK: Final = _script("peek")
+ASIDE: Final = _script("aside")
+HEADS: Final = _script("heads")
 
 UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 PARTS: Final = (
@@ -56,7 +60,8 @@ class QueueKeys:
     """The keys of one queue, in the order in which each script takes them."""
 
     __slots__ = (
-        "all", "extend", "letters", "look", "peek", "place", "publish", "purge", "receive", "settle", "stats", "wake",
+        "all", "aside", "extend", "letters", "look", "peek", "place", "publish", "purge", "receive", "settle", "stats",
+        "wake",
     )  # fmt: skip
 
     def __init__(self, prefix: str, queue: str) -> None:
@@ -69,6 +74,7 @@ class QueueKeys:
         self.receive = tuple(key for part, key in without_sets.items() if part != "letters")
         self.look = (keys["places"], keys["jobs"], keys["leases"], keys["schedule"])
         self.extend = (keys["leases"],)
+        self.aside = (keys["jobs"], keys["leases"])
         self.place = self.purge = tuple(keys[part] for part in PARTS[:7])
         self.stats = (keys["jobs"], keys["leases"], keys["schedule"], keys["letters"])
         self.peek = (keys["jobs"], keys["leases"], keys["schedule"], keys["bodies"])

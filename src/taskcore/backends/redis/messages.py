@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, assert_never
 
 from taskcore.backend import Delivery, Letter
+from taskcore.connections.redis.large_replies import UNSENT, UNSENT_FIX
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = ["Receipt", "delivery_of", "effect_of", "letter_number", "letter_of", "split_letter_id"]
@@ -57,15 +58,21 @@ def effect_of(verdict: Verdict) -> tuple[bytes, int, bytes, bytes]:
             assert_never(verdict)
 
 
-def letter_of(queue: str, entry: bytes, fields: Sequence[Any]) -> Letter:
-    """Make a dead letter of an entry."""
+def letter_of(queue: str, entry: bytes, fields: Sequence[Any], size: int | None = None) -> Letter:
+    """Make a dead letter of an entry.
+
+    :param size: bytes of one whose beginning alone could be read.
+    """
     found = dict(zip(fields[::2], fields[1::2], strict=False))
+    reason = found.get(b"reason", b"").decode(errors="replace")
+    if size is not None:
+        reason += f"; only its beginning could be read: it has {size:,} bytes, {UNSENT}; {UNSENT_FIX}"
     return Letter(
         id=f"{queue}:{entry.decode()}",
         queue=queue,
         envelope=found.get(b"envelope", b" ".join(fields)),
         trail=found.get(b"trail", b""),
-        reason=found.get(b"reason", b"").decode(errors="replace"),
+        reason=reason,
         when=int(entry.partition(b"-")[0]) / 1000,
     )
 

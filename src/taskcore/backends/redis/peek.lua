@@ -6,17 +6,19 @@
 --          bodies     hash: job id → trail and envelope of a scheduled job
 --   ARGV   1  place   'ready' or 'scheduled'
 --          2  limit   how many at most
+--          3  most    bytes of each part that are shown
 --
 -- Answer: for each its envelope, its trail, and the ms until it is due (0: it is ready).
 local jobs, leases, schedule, bodies = unpack(KEYS)
-local place, limit = ARGV[1], tonumber(ARGV[2])
+local place, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
 
 local function show(fields)
   local ours = fields[1] == 'id' and fields[3] == 'envelope'
-  found[#found + 1] = {ours and fields[4] or table.concat(fields, ' '), ours and fields[6] or '', 0}
+  local envelope, trail = ours and fields[4] or table.concat(fields, ' '), ours and fields[6] or ''
+  found[#found + 1] = {string.sub(envelope, 1, most), string.sub(trail, 1, most), 0}
 end
 
 local function show_scheduled(from, to)
@@ -28,7 +30,10 @@ local function show_scheduled(from, to)
       local trail_end = #digits + 1 + tonumber(digits)
       trail, envelope = string.sub(envelope, #digits + 2, trail_end), string.sub(envelope, trail_end + 1)
     end
-    if envelope then found[#found + 1] = {envelope, trail, math.max(0, tonumber(later[at + 1]) - now)} end
+    if envelope then
+      local due = math.max(0, tonumber(later[at + 1]) - now)
+      found[#found + 1] = {string.sub(envelope, 1, most), string.sub(trail, 1, most), due}
+    end
   end
 end
 

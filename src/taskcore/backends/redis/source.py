@@ -4,7 +4,9 @@ A source has two kinds of connections: one that waits, and others for everything
 it carries no jobs: it waits for a token that says "look again". A receive that is cancelled loses nothing.
 
 A lost reply may have contained jobs. Each hand-out has a token of its own, and the next ``receive`` names the tokens of
-hand-outs whose replies were lost: the script hands those jobs out again at once, without counting a redelivery.
+hand-outs whose replies were lost: the script hands those jobs out again at once, without counting a redelivery. If that
+reply is lost, too, it may be larger than the server sends, or than comes in time: fewer jobs are taken. One that cannot
+be had alone is put off and told, so others do not wait behind it.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import anyio
 
 from taskcore.backend import Delivery
 from taskcore.backends.redis.consumer import Lookout, Wakeups
-from taskcore.backends.redis.layout import RECEIVE, QueueKeys
+from taskcore.backends.redis.layout import ASIDE, RECEIVE, QueueKeys
 from taskcore.backends.redis.messages import delivery_of
 from taskcore.backends.redis.settle import RedisSettler, ticket_of
 from taskcore.connections.redis import RedisLink, ReplyLost
+from taskcore.connections.redis.large_replies import SENT_ALWAYS, UNSENT, UNSENT_FIX
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Verdict
 from taskcore.toolkit.logging import logger
@@ -31,6 +34,9 @@ __all__ = ["RedisSource"]
 log = logger("taskcore.backends.redis")
 
 RECEIVE_LIMIT: Final = 200  #: jobs in one receive; more would keep the server from others, and are slower, too
+MORE_THAN_CHANCE: Final = 2  #: lost replies in a row, after which they are taken for too large
+CUTS_IN_A_ROW: Final = 12  #: after which a server that ends each connection counts as lost; halving 200 takes fewer
+NARROW_FOR: Final = 60.0  #: seconds for which fewer are taken, and for which a job that is too large is put off
 
 
 class RedisSource:
@@ -46,6 +52,9 @@ class RedisSource:
         self._name = name
         self._numbers = count(1)
         self._lost: dict[str, list[bytes]] = {}  # queue → tokens of hand-outs whose replies were lost
+        self._losses = 0  # replies that were lost in a row
+        self._asked = self._most = RECEIVE_LIMIT  # jobs in the last receive, and at most
+        self._narrowed = -math.inf  # when they became fewer because the server ends connections
         self._seen: set[str] = set()  # queues that existed at the last look
         self._receiving = anyio.Lock()
         self._lookout = Lookout(link, queues, lease, f"take {name}")
@@ -83,7 +92,7 @@ class RedisSource:
             found, due, asked = list[Delivery](), math.inf, anyio.current_time()
             try:
                 with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
-                    found, due = await self._take(queue, self._queues[queue], min(limit - len(taken), RECEIVE_LIMIT))
+                    found, due = await self._take(queue, min(limit - len(taken), RECEIVE_LIMIT))
                     if found and (anyio.current_time() - asked) * 2000 > self._lease:
                         found = await self._still_ours(found)
             except BrokerUnavailable:
@@ -101,8 +110,34 @@ class RedisSource:
         lost = await self._settler.extend(found)
         return [each for each in found if each not in lost]
 
-    async def _take(self, queue: str, keys: QueueKeys, limit: int) -> tuple[list[Delivery], float]:
+    async def _take(self, queue: str, limit: int) -> tuple[list[Delivery], float]:
         """Lease jobs of the queue; return them, and in how many seconds there may be more."""
+        while True:
+            self._asked = (
+                min(limit, self._most) if self._losses < MORE_THAN_CHANCE else await self._fitting(queue, limit)
+            )
+            try:
+                return await self._take_at_once(queue, self._queues[queue], self._asked)
+            except ReplyLost as lost:
+                self._losses += 1
+                if lost.cut and self._losses >= MORE_THAN_CHANCE:
+                    self._narrowed = anyio.current_time()
+                if not lost.cut or self._losses > CUTS_IN_A_ROW:
+                    raise
+
+    async def _fitting(self, queue: str, limit: int) -> int:
+        """Return how many jobs to take after lost replies: fewer; put off one that was alone in the last of them."""
+        if self._asked > 1:
+            self._most = self._asked // 2
+        elif queue in self._lost:
+            values = self._lost[queue][-1], SENT_ALWAYS, math.ceil(NARROW_FOR * 1000)
+            [aside] = await self._link.run(f"take {self._name}", ASIDE, self._queues[queue].aside, values)
+            if aside is not None:
+                self._log_put_off(queue, *aside)
+                self._losses, self._most = 0, RECEIVE_LIMIT
+        return min(limit, self._most)
+
+    async def _take_at_once(self, queue: str, keys: QueueKeys, limit: int) -> tuple[list[Delivery], float]:
         token = f"{self._name}.{next(self._numbers)}".encode()
         lost = self._lost.get(queue, [])
         try:
@@ -113,6 +148,9 @@ class RedisSource:
             self._lost[queue] = [*lost, token]
             raise
         self._lost.pop(queue, None)
+        self._losses = 0
+        if self._most < RECEIVE_LIMIT and anyio.current_time() > self._narrowed + NARROW_FOR:
+            self._most = min(2 * self._most, RECEIVE_LIMIT)
         fresh, again, gone, due, renewed, more = reply
         if gone:
             self._log_disappeared(queue, gone, more)
@@ -155,6 +193,14 @@ class RedisSource:
         """Do nothing: see ``_still_ours``."""
 
     # ── what should never happen is logged, and work goes on (C19) ──
+
+    def _log_put_off(self, queue: str, entry: bytes, job: bytes, size: int) -> None:
+        log.error(
+            "job %s of queue %s (entry %s) has %d bytes, %s, or than comes within the timeout; "
+            "it is tried again in %g s, other jobs go on; fix: %s",
+            job.decode(errors="replace") or "?", queue, entry.decode(errors="replace"), size, UNSENT, NARROW_FOR,
+            UNSENT_FIX,
+        )  # fmt: skip
 
     def _log_disappeared(self, queue: str, gone: Sequence[bytes], more: int = 0) -> None:
         log.error(

@@ -85,9 +85,10 @@ def run_child(orders: CaseOrders, timeout: float = 60.0, *, history: Path | None
     :param history: the file in which it writes what it does; None: nowhere.
     :param who: how the names begin of those who act there.
     """
-    command = [sys.executable, "-m", "taskcore.conformance.crash_sweep.child", msgspec.json.encode(orders).decode()]
+    command = [sys.executable, "-m", "taskcore.conformance.crash_sweep.child"]
+    text = msgspec.json.encode(orders)  # not in the command line, which every user can read: URLs have passwords
     environment = {**os.environ, WHO: who} | ({} if history is None else {HISTORY: str(history)})
-    return subprocess.run(command, timeout=timeout, check=False, env=environment).returncode  # noqa: S603 - our own
+    return subprocess.run(command, input=text, timeout=timeout, check=False, env=environment).returncode  # noqa: S603 - our own
 
 
 async def _operate(orders: CaseOrders) -> None:
@@ -113,4 +114,4 @@ async def _operate(orders: CaseOrders) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(_operate, msgspec.json.decode(sys.argv[1], type=CaseOrders))
+    anyio.run(_operate, msgspec.json.decode(sys.stdin.buffer.read(), type=CaseOrders))

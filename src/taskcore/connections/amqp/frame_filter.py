@@ -211,10 +211,13 @@ class FilteredConnection(aiormq.TransportFactory):
     def write(self, data: bytes) -> None:
         """Send complete frames.
 
-        :raises ConnectionError: the connection is closed.
+        :raises ConnectionError: the connection is closed, or is being closed by the server.
         """
         self._check_open()
-        self._writer.write(data)
+        try:
+            self._writer.write(data)
+        except RuntimeError as error:  # the library has said that nothing more will come
+            raise ConnectionError(f"the connection is being closed: {error}") from error
 
     async def drain(self) -> None:
         """Wait until the server has read most of what was sent."""

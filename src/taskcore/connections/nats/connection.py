@@ -73,6 +73,7 @@ class SupervisedConnection:
         self._users += 1
         if self._users > 1:
             return self
+        self._opened = asyncio.Event()  # of this loop
         try:
             await self._connect()
         except BaseException:
@@ -136,15 +137,15 @@ class SupervisedConnection:
 
     # ── writing ──
 
-    async def ready(self) -> RawConnection:
+    async def ready(self, within: float = READY_TIMEOUT) -> RawConnection:
         """Return the connection, as soon as there is one.
 
-        :raises BrokerUnavailable: there is none for some seconds.
+        :raises BrokerUnavailable: there is none within this time, in seconds.
         """
         if (connection := self._alive) is not None:
             return connection
         with suppress(TimeoutError):
-            async with asyncio.timeout(READY_TIMEOUT):
+            async with asyncio.timeout(within):
                 while (connection := self._alive) is None:
                     if self._connection is not None:
                         await asyncio.sleep(0.01)  # it has ended, and its supervisor has not noticed yet
@@ -247,9 +248,8 @@ class SupervisedConnection:
             try:
                 await connection.open(self.address, host, name=self._name)
             except (OSError, ValueError, BadLogin) as error:
-                silent = isinstance(error, TimeoutError) and not str(error)
                 why = f"{type(error).__name__}: {error}"
-                if silent:
+                if isinstance(error, TimeoutError) and not str(error):
                     why = f"connected, but no answer for {CONNECT_TIMEOUT:g} s"
                 self._trouble = f"{host.text}: {why.removesuffix(': ')}"
                 continue
@@ -270,7 +270,7 @@ class SupervisedConnection:
     def _lose(self, why: str) -> None:
         self._trouble = why
         self._connection = None
-        self._opened = asyncio.Event()
+        self._opened.clear()  # the same event: callers that wait since an earlier attempt hear of the next connection
         for call in self.on_lost:
             call()
 

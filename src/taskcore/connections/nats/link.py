@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from taskcore.connections.jetstream_limits import refused
 from taskcore.connections.nats.address import NatsAddress
 from taskcore.connections.nats.connection import SupervisedConnection
 from taskcore.connections.nats.protocol import Answer, Message, encode_message
@@ -211,11 +212,7 @@ class NatsLink(SupervisedConnection):
                 said = {"error": {"code": 503, "description": "no server answers for JetStream"}}
             code = error_of(said)
             if code and allowed is not None and code not in allowed:
-                raise BrokerUnavailable(
-                    f"JetStream refused {name}",
-                    facts=[f"{said['error'].get('description')} ({code})"],
-                    fix="try again; if it goes on, read the server's log, and see what the account may do",
-                )
+                raise refused(name, said["error"], code)
             found.append(said)
         return found
 

@@ -111,7 +111,9 @@ class RedisConnection:
         except (RedisError, OSError) as error:
             await self.drop()
             why = "the time limit was over" if self._expired else error_text(error)
-            raise ReplyLost(f"Redis at {self._shown} did not answer", facts=[why]) from error
+            lost = ReplyLost(f"Redis at {self._shown} did not answer", facts=[why])
+            lost.cut = not self._expired
+            raise lost from error
         except BaseException:
             await self.drop()  # half an exchange: the next caller must not read this one's reply
             raise

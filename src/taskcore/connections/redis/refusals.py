@@ -14,7 +14,12 @@ DEMOTED: Final = frozenset({"READONLY", "MASTERDOWN"})  #: the server is not the
 
 
 class ReplyLost(BrokerUnavailable):
-    """A command was sent and no reply came: it was carried out, or it was not."""
+    """A command was sent and no reply came: it was carried out, or it was not.
+
+    :ivar cut: the connection ended before the time was over. A server also ends it if a reply is larger than it sends.
+    """
+
+    cut = False
 
 
 class SlotMoving(BrokerUnavailable):

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Self
 
+from taskcore.connections.jetstream_limits import way_out
 from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, read_address
 from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable, StoreRefused
@@ -244,7 +245,7 @@ class NatsStore:
             elif code in REFUSALS:
                 refused = refusal(write.key, str(said["error"].get("description")))
             elif code:
-                raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}")
+                raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}; {way_out(code)}")
             elif write.value is None:
                 answers[index] = version_of(expected[index] or 0, before[index])
                 marked.append(Removal(message.subject, expected[index] or 0, number))

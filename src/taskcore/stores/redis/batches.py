@@ -15,7 +15,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import anyio
 from redis.exceptions import ResponseError
 
-from taskcore.connections.redis import CommandRefused, RedisLink, Script
+from taskcore.connections.redis import CommandRefused, RedisLink, ReplyLost, Script
+from taskcore.connections.redis.large_replies import SENT_ALWAYS, UNSENT, UNSENT_FIX, in_parts
 from taskcore.connections.redis.refusals import DEMOTED, SlotMoving, refused
 from taskcore.errors import BrokerUnavailable, UnreadableRecord
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
@@ -33,6 +34,7 @@ R = TypeVar("R")
 WRITING = "write records"  #: the purpose of the connection
 SCRIPT_WRITES = 250  #: writes in one script, which holds the server up for about half a millisecond
 SCRIPT_BYTES = 4_000_000  #: bytes in one script
+UNTOLD: Final = 2  #: the script's answer in the place of a record that has to be read
 UNREAD: Final = "Protocol error"  #: the server's answer to a command that it does not read to its end
 NOT_ALLOWED: Final = (
     "unknown command",
@@ -58,7 +60,7 @@ async def _read_together(link: RedisLink, purpose: str, names: RecordNames, keys
     """Read records by one exchange; all of them on one node."""
     called = [names(key) for key in keys]
     try:
-        replies = await link.call(purpose, called[0], *[("GET", name) for name in called])
+        replies = await in_parts(partial(_get, link, purpose), called)
     except CommandRefused as answer:
         if answer.kind != "WRONGTYPE" and not link.is_cluster:
             raise
@@ -69,12 +71,26 @@ async def _read_together(link: RedisLink, purpose: str, names: RecordNames, keys
     return await _read_each(link, purpose, names, keys)
 
 
+async def _get(link: RedisLink, purpose: str, called: Sequence[str]) -> list[bytes | UnreadableRecord | None]:
+    """Read strings by one exchange; of one alone that the server does not send, return the error."""
+    try:
+        return await link.call(purpose, called[0], *[("GET", name) for name in called])
+    except ReplyLost as lost:
+        if not lost.cut or len(called) > 1:
+            raise
+        [size] = await link.call(purpose, called[0], ("STRLEN", called[0]))
+        if size <= SENT_ALWAYS:
+            raise
+        what = f"the record {RecordNames.key_of(called[0])!r} has {size:,} bytes, {UNSENT}"
+        return [UnreadableRecord(what, fix=UNSENT_FIX)]
+
+
 async def _read_each(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[Found]:
     found: list[Found] = []
     for key in keys:
         name = names(key)
         try:
-            [data] = await link.call(purpose, name, ("GET", name))
+            [data] = await _get(link, purpose, [name])
         except CommandRefused as answer:
             if answer.kind != "WRONGTYPE":
                 raise
@@ -84,9 +100,9 @@ async def _read_each(link: RedisLink, purpose: str, names: RecordNames, keys: Se
     return found
 
 
-def _record(data: bytes | None, name: str) -> Record | UnreadableRecord | None:
+def _record(data: bytes | UnreadableRecord | None, name: str) -> Record | UnreadableRecord | None:
     try:
-        return None if data is None else decode(data, name)
+        return decode(data, name) if isinstance(data, bytes) else data
     except UnreadableRecord as error:
         return error
 
@@ -165,7 +181,13 @@ async def _carry_out(
             arguments += (_expect(one.expect), keep, b"%b %b" % (version.encode(), one.value))
     [replies] = await link.run(WRITING, script, keys, arguments)
     shown = link.options.shown
-    return [_answer(reply, version, name, shown) for reply, version, name in zip(replies, new, keys, strict=True)]
+    answers = [_answer(reply, version, name, shown) for reply, version, name in zip(replies, new, keys, strict=True)]
+    if UNTOLD in replies:
+        untold = [index for index, reply in enumerate(replies) if reply == UNTOLD]
+        found = await read(link, WRITING, names, [writes[index].key for index in untold])
+        for index, record in zip(untold, found, strict=True):
+            answers[index] = record if isinstance(record, Failure) else Conflict(record)
+    return answers
 
 
 def _expect(expect: Expect) -> str:
@@ -178,7 +200,7 @@ def _answer(reply: Any, version: str, name: str, shown: str) -> Answer:
     """Read the script's answer about one write; see there."""
     if reply == 1:
         return version
-    if reply is None:
+    if reply is None or reply == UNTOLD:
         return Conflict(None)
     if reply == 0:
         return ""

@@ -7,6 +7,7 @@
 --
 -- One answer each:   1 written · 0 no record to delete · {head} deleted, with the beginning of the record
 --                    a record, or nil: the record that is there instead, nothing was done · {0, error} refused
+--                    2 as before, but all of these records together are too much for one answer: read it
 --
 -- A write is announced on a channel with the name of its key. Only the name: a watch reads the latest record, so it never
 -- sees an older one after a newer one, and a record without watches costs next to nothing.
@@ -14,6 +15,7 @@
 -- A line before this script defines room(): nil, where the server itself refuses when it is full; or reserve.lua.
 
 local HEAD = 63  -- bytes of a record in which its version ends
+local TOLD = 65536  -- bytes of records in one answer: a server may end connections to which it owes much more
 local OVERHEAD = 250  -- bytes that a record takes besides its key and itself, at most
 
 local function delete(key, expect)
@@ -59,7 +61,7 @@ local function write(key, expect, keep, record)
   return 1
 end
 
-local answers, left = {}, room and room()
+local answers, left, told = {}, room and room(), 0
 local USED_UP = {err = 'OOM the reserve is used up, too'}
 for index = 1, #KEYS do
   local done, answer = false, USED_UP
@@ -67,6 +69,10 @@ for index = 1, #KEYS do
   if left then left = left - #key - #record - OVERHEAD end
   if not left or left >= 0 then
     done, answer = pcall(write, key, expect, keep, record)
+  end
+  if done and type(answer) == 'string' then
+    told = told + #answer
+    if told > TOLD then answer = 2 end
   end
   if done then
     answers[index] = answer
