@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from taskcore import App
-from tests.support.shell import run
+from tests.support.shell import printed, run
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -51,9 +51,7 @@ def shop(tmp_path: Path) -> Path:
 
 def schedules(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run the command; return what it printed, on stdout or as its error."""
-    answer = run(folder, "schedules", *arguments, "-A", "shop:app")
-    assert answer.returncode == code, answer.stderr
-    return answer.stdout if code == 0 else answer.stdout + answer.stderr
+    return printed(folder, "schedules", *arguments, "-A", "shop:app", code=code)
 
 
 def test_listing(shop: Path) -> None:

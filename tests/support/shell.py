@@ -9,7 +9,7 @@ from pathlib import Path
 
 import taskcore
 
-__all__ = ["environment", "run"]
+__all__ = ["environment", "printed", "run"]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -17,6 +17,13 @@ def environment(**variables: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TASKCORE_", "PYTEST_"))}
     where = [str(Path(taskcore.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return clean | {"PYTHONPATH": os.pathsep.join(where), "PYTHONUTF8": "1"} | variables
+
+
+def printed(directory: Path, *arguments: str, code: int = 0) -> str:
+    """Run the command line; return what it printed on stdout, and behind it its error if one is expected."""
+    answer = run(directory, *arguments)
+    assert answer.returncode == code, answer.stderr
+    return answer.stdout if code == 0 else answer.stdout + answer.stderr
 
 
 def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

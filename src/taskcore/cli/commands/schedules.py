@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-import anyio
 import click
 import msgspec
 
+from taskcore.cli.app_commands import APP_OPTION, ID, ask_app, list_by_default
 from taskcore.cli.group import APP_DIR, DEBUG
 from taskcore.cli.loading import load_app
 from taskcore.cli.output import JSON, print_json, print_line, print_table
-from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import show_duration
 
 if TYPE_CHECKING:
@@ -26,11 +24,6 @@ else:
     MomentType = click.ParamType  # older versions of click take no type there
 
 __all__ = ["command"]
-
-PLACE = click.option(
-    "-A", "--app", "place", metavar="MODULE:APP", help="Where the app is; default: the one that the settings name."
-)
-ID = click.argument("id")
 
 
 class _Moment(MomentType):
@@ -51,7 +44,7 @@ MOMENT = _Moment()
 
 
 @click.group("schedules", invoke_without_command=True, short_help="List, pause, fire and preview schedules")
-@PLACE
+@APP_OPTION
 @JSON
 @APP_DIR
 @DEBUG
@@ -61,14 +54,11 @@ def command(ctx: click.Context, place: str | None, as_json: bool, app_dir: str) 
 
     Without a command the schedules are listed.
     """
-    given = {"place": place, "as_json": as_json, "app_dir": app_dir}  # before the command it means the same as behind
-    ctx.default_map = dict.fromkeys(command.commands, given)
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_, place=place, as_json=as_json, app_dir=app_dir)
+    list_by_default(ctx, command, place=place, as_json=as_json, app_dir=app_dir)
 
 
 @command.command("list")
-@PLACE
+@APP_OPTION
 @JSON
 @APP_DIR
 @DEBUG
@@ -78,7 +68,7 @@ def list_(place: str | None, as_json: bool, app_dir: str) -> None:
     async def run(app: App) -> list[Schedule]:
         return [schedule async for schedule in app.schedules.all()]
 
-    schedules = _run(place, app_dir, run)
+    schedules = ask_app(place, app_dir, run)
     if as_json:
         for schedule in schedules:
             print_json(_plain(schedule))
@@ -95,7 +85,7 @@ def list_(place: str | None, as_json: bool, app_dir: str) -> None:
 
 @command.command()
 @ID
-@PLACE
+@APP_OPTION
 @JSON
 @APP_DIR
 @DEBUG
@@ -108,7 +98,7 @@ def show(id: str, place: str | None, as_json: bool, app_dir: str) -> None:
         changed = definition is not None and schedule.is_stored and definition.differs(schedule.record)
         return schedule, definition.explain() if definition is not None and changed else ""
 
-    schedule, in_code = _run(place, app_dir, run)
+    schedule, in_code = ask_app(place, app_dir, run)
     if as_json:
         print_json(_plain(schedule))
         return
@@ -138,35 +128,35 @@ def show(id: str, place: str | None, as_json: bool, app_dir: str) -> None:
 @command.command()
 @ID
 @click.option("--note", default="", metavar="TEXT", help="Why, for those who read it.")
-@PLACE
+@APP_OPTION
 @APP_DIR
 @DEBUG
 def pause(id: str, note: str, place: str | None, app_dir: str) -> None:
     """Let a schedule fire no more until it is resumed."""
-    _run(place, app_dir, lambda app: app.schedules.pause(id, note))
+    ask_app(place, app_dir, lambda app: app.schedules.pause(id, note))
     print_line(f"{id} is paused")
 
 
 @command.command()
 @ID
 @click.option("--catch-up", is_flag=True, help="Let the instants since the pause count as missed.")
-@PLACE
+@APP_OPTION
 @APP_DIR
 @DEBUG
 def resume(id: str, catch_up: bool, place: str | None, app_dir: str) -> None:
     """Let a paused schedule fire again, from now on."""
-    schedule = _run(place, app_dir, lambda app: app.schedules.resume(id, catch_up=catch_up))
+    schedule = ask_app(place, app_dir, lambda app: app.schedules.resume(id, catch_up=catch_up))
     print_line(f"{id} fires again, next at {_next(schedule)}")
 
 
 @command.command()
 @ID
-@PLACE
+@APP_OPTION
 @APP_DIR
 @DEBUG
 def fire(id: str, place: str | None, app_dir: str) -> None:
     """Send the call of a schedule once, now, beside its timetable."""
-    job = _run(place, app_dir, lambda app: app.schedules.fire(id))
+    job = ask_app(place, app_dir, lambda app: app.schedules.fire(id))
     print_line(job.id)
 
 
@@ -174,13 +164,13 @@ def fire(id: str, place: str | None, app_dir: str) -> None:
 @ID
 @click.option("-n", "--number", default=5, show_default=True, type=click.IntRange(1, 1_000), help="How many instants.")
 @click.option("--after", type=MOMENT, metavar="TIME", help="Begin there; default: after the last one that was decided.")
-@PLACE
+@APP_OPTION
 @JSON
 @APP_DIR
 @DEBUG
 def preview(id: str, number: int, after: datetime | None, place: str | None, as_json: bool, app_dir: str) -> None:
     """Print the next instants of a schedule, in its time zone."""
-    schedule = _run(place, app_dir, lambda app: app.schedules.get(id))
+    schedule = ask_app(place, app_dir, lambda app: app.schedules.get(id))
     for instant in schedule.preview(number, after=after):
         if as_json:
             print_json({"at": instant})
@@ -194,43 +184,31 @@ def preview(id: str, number: int, after: datetime | None, place: str | None, as_
 @click.option("--until", required=True, type=MOMENT, metavar="TIME", help="The last instant.")
 @click.option("--label", required=True, metavar="NAME", help="Names this backfill; the same label sends none twice.")
 @click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1), help="How many instants at most.")
-@PLACE
+@APP_OPTION
 @APP_DIR
 @DEBUG
 def backfill(
     id: str, since: datetime, until: datetime, label: str, limit: int, place: str | None, app_dir: str
 ) -> None:
     """Send the jobs of instants that are over."""
-    jobs = _run(place, app_dir, lambda app: app.schedules.backfill(id, since, until, label=label, limit=limit))
+    jobs = ask_app(place, app_dir, lambda app: app.schedules.backfill(id, since, until, label=label, limit=limit))
     print_line(f"{len(jobs)} jobs, one for each instant")
 
 
 @command.command()
 @ID
-@PLACE
+@APP_OPTION
 @APP_DIR
 @DEBUG
 @click.pass_context
 def remove(ctx: click.Context, id: str, place: str | None, app_dir: str) -> None:
     """Delete a schedule; one that code declares comes back with the next worker."""
-    if _run(place, app_dir, lambda app: app.schedules.remove(id)):
+    if ask_app(place, app_dir, lambda app: app.schedules.remove(id)):
         print_line(f"{id} is removed")
         return
     declared = id in load_app(place, app_dir).schedule.ids
     print_line(f"schedule {id} is only declared in code: remove it there" if declared else f"there is no schedule {id}")
     ctx.exit(1)
-
-
-def _run(place: str | None, app_dir: str, ask: Callable[[App], Awaitable[Any]]) -> Any:
-    """Open the app, ask, and close it."""
-    app = load_app(place, app_dir)
-
-    async def run() -> Any:
-        with unwrap_single():
-            async with app:
-                return await ask(app)
-
-    return anyio.run(run)
 
 
 # ── how it is shown ──────────────────────────────────────────────────────────────────────────────

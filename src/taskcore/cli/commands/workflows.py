@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import click
 import msgspec
 
+from taskcore.cli.app_commands import APP_OPTION, ID, ask_app, list_by_default
 from taskcore.cli.group import APP_DIR, DEBUG
-from taskcore.cli.loading import load_app
 from taskcore.cli.output import JSON, print_json, print_line, print_table
-from taskcore.toolkit.groups import unwrap_single
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -20,17 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-PLACE = click.option(
-    "-A", "--app", "place", metavar="MODULE:APP", help="Where the app is; default: the one that the settings name."
-)
-ID = click.argument("id")
 
 #: What stands before a step in the drawing.
 SIGNS = {"succeeded": "+", "dead": "x", "expired": "x", "cancelled": "x", "ready": ">", "waiting": "."}
 
 
 @click.group("workflows", invoke_without_command=True, short_help="List, draw, cancel and replay workflows")
-@PLACE
+@APP_OPTION
 @JSON
 @APP_DIR
 @DEBUG
@@ -40,15 +33,12 @@ def command(ctx: click.Context, place: str | None, as_json: bool, app_dir: str) 
 
     Without a command the newest workflows are listed.
     """
-    given = {"place": place, "as_json": as_json, "app_dir": app_dir}  # before the command it means the same as behind
-    ctx.default_map = dict.fromkeys(command.commands, given)
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_, place=place, as_json=as_json, app_dir=app_dir)
+    list_by_default(ctx, command, place=place, as_json=as_json, app_dir=app_dir)
 
 
 @command.command("list")
 @click.option("-n", "--number", default=20, show_default=True, type=click.IntRange(1, 500), help="How many at most.")
-@PLACE
+@APP_OPTION
 @JSON
 @APP_DIR
 @DEBUG
@@ -63,7 +53,7 @@ def list_(place: str | None, as_json: bool, app_dir: str, number: int = 20) -> N
                 break
         return found
 
-    states = _run(place, app_dir, run)
+    states = ask_app(place, app_dir, run)
     if as_json:
         for state in states:
             print_json(_plain(state))
@@ -76,13 +66,13 @@ def list_(place: str | None, as_json: bool, app_dir: str, number: int = 20) -> N
 
 @command.command()
 @ID
-@PLACE
+@APP_OPTION
 @JSON
 @APP_DIR
 @DEBUG
 def show(id: str, place: str | None, as_json: bool, app_dir: str) -> None:
     """Draw a workflow: each step with its state, and the steps that it waits for."""
-    state: WorkflowState = _run(place, app_dir, lambda app: app.workflows.show(id))
+    state: WorkflowState = ask_app(place, app_dir, lambda app: app.workflows.show(id))
     if as_json:
         print_json(_plain(state))
         return
@@ -95,13 +85,13 @@ def show(id: str, place: str | None, as_json: bool, app_dir: str) -> None:
 
 @command.command()
 @ID
-@PLACE
+@APP_OPTION
 @APP_DIR
 @DEBUG
 @click.pass_context
 def cancel(ctx: click.Context, id: str, place: str | None, app_dir: str) -> None:
     """Let no further step of a workflow start."""
-    if _run(place, app_dir, lambda app: app.workflows.cancel(id)):
+    if ask_app(place, app_dir, lambda app: app.workflows.cancel(id)):
         print_line(f"{id} is cancelled")
         return
     print_line(f"{id} had ended already")
@@ -111,25 +101,13 @@ def cancel(ctx: click.Context, id: str, place: str | None, app_dir: str) -> None
 @command.command()
 @ID
 @click.option("--deadline", default="1d", show_default=True, metavar="TIME", help="No step starts after it.")
-@PLACE
+@APP_OPTION
 @APP_DIR
 @DEBUG
 def replay(id: str, deadline: str, place: str | None, app_dir: str) -> None:
     """Go on with a workflow that has ended: steps that succeeded do not run again. Prints the new id."""
-    run = _run(place, app_dir, lambda app: app.workflows.replay(id, deadline=deadline))
+    run = ask_app(place, app_dir, lambda app: app.workflows.replay(id, deadline=deadline))
     print_line(run.id)
-
-
-def _run(place: str | None, app_dir: str, ask: Callable[[App], Awaitable[Any]]) -> Any:
-    """Open the app, ask, and close it."""
-    app = load_app(place, app_dir)
-
-    async def run() -> Any:
-        with unwrap_single():
-            async with app:
-                return await ask(app)
-
-    return anyio.run(run)
 
 
 # ── how it is shown ──────────────────────────────────────────────────────────────────────────────
