@@ -212,7 +212,7 @@ def test_compensations_wait_for_one_that_is_tried_again() -> None:
 
     async def story(trip: Trip) -> None:
         trip.stuck.add("s1")
-        workflow, last = trip.chain(3, tries=5)
+        workflow, last = trip.chain(3, tries=20)
         sent = await workflow.submit(last)
         await anyio.sleep(3)
         assert [entry for entry in trip.log if entry[0] == "-"] == ["-s3", "-s2"]

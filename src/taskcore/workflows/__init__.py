@@ -6,6 +6,7 @@ from taskcore.workflows.chain import Chain
 from taskcore.workflows.children import continue_with, spawn
 from taskcore.workflows.compensation import Compensation
 from taskcore.workflows.errors import BatchClosed, InvalidWorkflow, WorkflowExists, WorkflowNotFound
+from taskcore.workflows.family import ChildJob, JobFamily, ParentWorkflow
 from taskcore.workflows.outcomes import ChildFailure, ChildOutcome, ChildValue
 from taskcore.workflows.run import Run
 from taskcore.workflows.show import StepState, WorkflowProgress, WorkflowState
@@ -19,12 +20,15 @@ __all__ = [
     "BatchProgress",
     "Chain",
     "ChildFailure",
+    "ChildJob",
     "ChildOutcome",
     "ChildValue",
     "Compensation",
     "FirstOf",
     "InvalidWorkflow",
+    "JobFamily",
     "MapStep",
+    "ParentWorkflow",
     "Run",
     "Step",
     "StepState",

@@ -21,7 +21,7 @@ from taskcore.components import Components
 from taskcore.envelope import new_id, running
 from taskcore.errors import EnqueueRefused
 from taskcore.results import Succeeded, error_of
-from taskcore.store import ABSENT, Conflict, Store
+from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.task import Call, Job, Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import Duration
@@ -31,7 +31,7 @@ from taskcore.workflows.batch_closing import GIVEN_UP, close_batch, decide_size,
 from taskcore.workflows.children import child_step
 from taskcore.workflows.errors import BatchClosed, InvalidWorkflow, WorkflowExists
 from taskcore.workflows.marks import LEAF, MarkCounts
-from taskcore.workflows.names import batch_id, list_name, map_name, plan_name, width_name
+from taskcore.workflows.names import batch_id, list_name, map_name, owner_name, plan_name, width_name
 from taskcore.workflows.plan import AFTER_DEADLINE, CHUNK, MAP_LIMIT, Over, Plan, StepPlan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
@@ -152,7 +152,12 @@ class Batch:
             correlation_id=None if job is None else job.envelope.correlation_id or job.envelope.id,
         )
         life = self._limits.deadline + AFTER_DEADLINE
-        answer = await self._store.put(plan_name(self.id), encode_plan(plan), expect=ABSENT, keep=life)
+        answer, _ = await self._store.put_many(
+            [
+                Write(key=plan_name(self.id), value=encode_plan(plan), expect=ABSENT, keep=life),
+                Write(key=owner_name(self.id), value=self.id.encode(), keep=life),
+            ]
+        )
         if isinstance(answer, Conflict) and answer.current is not None:
             standing = decode_plan(answer.current.value)
             if msgspec.structs.replace(plan, deadline=standing.deadline) != standing:

@@ -26,7 +26,7 @@ from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.decide import Settlement
 from taskcore.workflows.expand import write_lists
-from taskcore.workflows.names import plan_name
+from taskcore.workflows.names import owner_name, plan_name
 from taskcore.workflows.plan import AFTER_DEADLINE, NO_VALUE, Over, PartOf, Plan, StepPlan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
@@ -127,8 +127,12 @@ class RestSettler:
                 await write_lists(self._store, one.job.id, rest.lists, life, of_plan=_lists_of(rest.plan))
             data = encode_plan(rest.plan)
             writes.append(Write(key=plan_name(one.job.id), value=data, expect=ABSENT, keep=life, reserve=True))
+        writes += [
+            Write(key=owner_name(one.job.id), value=one.job.id.encode(), keep=write.keep)
+            for one, write in zip(ended, writes, strict=True)
+        ]
         plans: dict[str, Plan] = {}
-        for one, answer in zip(ended, await self._store.put_many(writes) if writes else (), strict=True):
+        for one, answer in zip(ended, await self._store.put_many(writes) if writes else (), strict=False):
             plan = _rest(one).plan
             if isinstance(answer, Conflict) and answer.current is not None:
                 plan = decode_plan(answer.current.value)

@@ -23,7 +23,7 @@ from taskcore.workflows.build import Workflow
 from taskcore.workflows.decide import may_lack_result
 from taskcore.workflows.errors import InvalidWorkflow, WorkflowExists
 from taskcore.workflows.expand import write_lists
-from taskcore.workflows.names import plan_name, recent_name
+from taskcore.workflows.names import owner_name, plan_name, recent_name
 from taskcore.workflows.plan import PLAN_BYTES, Plan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.saga_decide import check_saga
@@ -87,9 +87,10 @@ async def submit(
 async def send_plan(store: Store, sender: StepSender, run_id: str, plan: Plan, life: float, now: float) -> Plan:
     """Write a plan and publish its first job; return the plan that stands, which the same sender wrote before."""
     recent = encode_recent(RecentWorkflow(run_id, plan.name, now))
-    answer, _ = await store.put_many(
+    answer, *_ = await store.put_many(
         [
             Write(key=plan_name(run_id), value=encode_plan(plan), expect=ABSENT, keep=life),
+            Write(key=owner_name(run_id), value=run_id.encode(), keep=life),
             Write(key=recent_name(run_id), value=recent, keep=life),
         ]
     )

@@ -21,6 +21,7 @@ from taskcore.workflows.build import Workflow
 from taskcore.workflows.chain import Chain
 from taskcore.workflows.compensation import begin_anew, read_compensation
 from taskcore.workflows.errors import InvalidWorkflow, WorkflowNotFound
+from taskcore.workflows.family import JobFamily, read_family
 from taskcore.workflows.names import recent_names
 from taskcore.workflows.plan import Plan
 from taskcore.workflows.publish import StepSender
@@ -141,6 +142,18 @@ class Workflows:
         self._host.require_open()
         plan = await self._plan(id)
         return await read_state(RecordReader(self._store()), id, plan)
+
+    async def family(self, id: str, *, limit: int = 100) -> JobFamily:
+        """Read of which workflows a job is a part, and which jobs it left behind: its parents and its children.
+
+        A job that is no part of a workflow, and one whose records are gone, has none.
+
+        :param id: of a job, a workflow or a batch.
+        :param limit: how many children at most.
+        """
+        self._host.require_open()
+        reader = RecordReader(self._store())
+        return await read_family(reader, id, limit) if is_safe_id(id) else JobFamily(id=id)
 
     async def cancel(self, id: str) -> bool:
         """Cancel a workflow, as :meth:`Run.cancel` does.
