@@ -31,6 +31,7 @@ def doubles(evidence: Evidence) -> Iterator[Double]:
             last[run.copies] = run
             if earlier is not None and not earlier.given_back_before(run):
                 cause = cause_of(evidence, record, earlier, run.start.at) or first
+                cause = cause or _what_left_a_copy(evidence, record, earlier, run)
                 first = None if evidence.one_copy else cause
                 yield Double(record.id, cause)
 
@@ -45,3 +46,15 @@ def cause_of(evidence: Evidence, record: JobRecord, earlier: Run, until: float) 
         return fault
     is_twice = not evidence.one_copy and len(record.all("sending", "owner")) > 1
     return "several enqueues, on a broker that does not deduplicate" if is_twice else None
+
+
+def _what_left_a_copy(evidence: Evidence, record: JobRecord, earlier: Run, later: Run) -> str | None:
+    """Find what left a second copy of a job that was released before it first started.
+
+    A release stores a copy and ends the original; a fault between the two leaves both. Each counts its deliveries, so
+    one that is delivered again has a higher fence: a fence that does not grow is that of another copy.
+    """
+    if evidence.one_copy or later.start.facts["fence"] > earlier.start.facts["fence"]:
+        return None
+    everyone = {trouble.who for trouble in evidence.troubles}
+    return evidence.excuse(everyone, record.lines[0].at, earlier.start.at)

@@ -52,9 +52,13 @@ def _count(lines: Sequence[Line]) -> dict[str, int]:
 
 
 def _fell(evidence: Evidence, who: str) -> bool:
-    """Tell whether it was killed, or ended itself as the last resort on a machine that did not keep up."""
+    """Tell whether it was killed, or ended itself as the last resort.
+
+    That happens on a machine that did not keep up, or when a job blocked its event loop for longer than it waits.
+    """
     last = max(line.at for line in evidence.lines if line.who == who)
-    return any(
+    blocked = (block for block in evidence.blocks if block.who == who and block.ended - block.began > LAST_RESORT)
+    return any(block.began <= last <= block.ended for block in blocked) or any(
         (one.what == STALL and one.touches((), last - LAST_RESORT, last + LAST_RESORT))
         or (one.who and one.ends_it_at_once and is_of(who, one.who))
         for one in evidence.troubles

@@ -53,7 +53,7 @@ class Story:
         :param facts: what the function notes at its start.
         """
         run = f"{job}{len(self.lines)}"
-        self.tell(at, who, "started", job, run=run, copies=copies, attempt=1, fence=1, **(facts or {}))
+        self.tell(at, who, "started", job, run=run, copies=copies, **({"attempt": 1, "fence": 1} | dict(facts or {})))
         if end != {"outcome": None}:
             self.tell(
                 at + 0.01,
@@ -415,6 +415,36 @@ def test_the_copy_of_an_explained_double_goes_on_where_there_may_be_copies():
     assert story.judged().findings == []
 
 
+def test_a_release_that_a_fault_cut_leaves_two_copies_where_there_may_be_some():
+    """A start whose fence does not grow is that of another copy, and a fault since the sending explains it."""
+    story = right()
+    story.send("fast-1", 0.0)
+    story.tell(0.3, "harness", "fault", kind="kill", target="broker")
+    story.tell(0.4, "harness", "healed", kind="kill", target="broker")
+    story.run("fast-1", 10.0 * LEASE, facts={"fence": 2})
+    story.run("fast-1", 11.0 * LEASE, who=OTHER, facts={"fence": 1})
+    story.end("fast-1")
+    assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
+    story.one_copy = False
+    assert story.judged().findings == []
+    story.run("fast-1", 12.0 * LEASE, facts={"fence": 2})
+    story.run("fast-1", 13.0 * LEASE, who=OTHER, facts={"fence": 3})
+    assert story.judged().findings == []  # what was explained once explains what its copies do later
+
+
+def test_a_redelivery_needs_a_fault_of_its_own():
+    """A start with a higher fence is the same copy again, and only a fault at that time explains it."""
+    story = right()
+    story.one_copy = False
+    story.send("fast-1", 0.0)
+    story.tell(0.3, "harness", "fault", kind="kill", target="broker")
+    story.tell(0.4, "harness", "healed", kind="kill", target="broker")
+    story.run("fast-1", 10.0 * LEASE, facts={"fence": 2})
+    story.run("fast-1", 11.0 * LEASE, who=OTHER, facts={"fence": 3})
+    story.end("fast-1")
+    assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
+
+
 def test_retries_are_no_doubles():
     """A start that a failure, a snooze or an interruption called for is no double."""
     story = right()
@@ -522,6 +552,20 @@ def test_a_lost_instant_is_found():
     assert [(finding.rule, finding.why) for finding in story.judged().findings] == [
         ("tick", "no job came for the 1 instants after 1798761604")
     ]
+
+
+def test_a_process_that_ends_itself_in_a_long_block_need_not_leave_its_lifespan():
+    """A stopping worker ends itself while a job blocks its loop; a short block gives it time to leave."""
+    for seconds, verdict in ((22.5, []), (6.0, ["lifespan"])):
+        story = right()
+        story.tell(0.0, "worker-7.1/4", "entered", pid=4)
+        story.run("blocking-1", 0.1, who="worker-7.1/4", facts={"blocks": seconds}, outcome=None)
+        story.run("blocking-1", 1.0, who=OTHER, facts={"fence": 2})
+        story.tell(0.2, "harness", "fault", kind="reload", target="worker-7.1")
+        story.tell(0.2, "harness", "healed", kind="reload", target="worker-7.1")
+        story.send("blocking-1", 0.0)
+        story.end("blocking-1")
+        assert [finding.rule for finding in story.judged().findings if finding.rule == "lifespan"] == verdict
 
 
 def test_a_process_that_was_killed_need_not_leave_its_lifespan():
