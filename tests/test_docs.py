@@ -33,6 +33,7 @@ import pytest
 import taskcore
 from taskcore import config, errors
 from tests.support import snippets
+from tests.support.house import FEATURES
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "docs").is_dir():
@@ -423,6 +424,27 @@ def test_the_architecture_page_names_every_room() -> None:
     page = text_of("architecture.md")
     rooms = {path.stem for path in (ROOT / "src/taskcore").iterdir() if path.suffix in {"", ".py"}}
     assert {room for room in rooms if f"`{room}`" not in page and not room.startswith("__")} == set()
+
+
+def test_the_architecture_page_lists_the_rooms_from_the_top_down() -> None:
+    """No room stands in the table above a room that lies on it, by the layers that the linter proves."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    floors = {room: floor for floor, layer in enumerate(layers) for room in layer.split(" | ")}
+    rows = re.findall(r"^\| (`.*?`) \|", text_of("architecture.md"), re.MULTILINE)
+    listed = [room for row in rows for room in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted(floors)
+    assert listed == sorted(listed, key=floors.__getitem__)
+
+
+def test_the_architecture_page_names_the_rooms_that_may_be_deleted() -> None:
+    """The list of feature rooms is the one that is measured apart from the core, and that the core may not import."""
+    [line] = [line for line in text_of("architecture.md").splitlines() if line.startswith("- A feature room may be")]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    forbidden = next(one["forbidden_modules"] for one in contracts if one["name"] == "No job needs a feature room")
+    named = set(re.findall(r"`(\w+)`", line))
+    assert named == {room.removesuffix(".py") for room in FEATURES}
+    assert named == {module.removeprefix("taskcore.") for module in forbidden}
 
 
 def test_the_picture_shows_rooms_that_exist() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,13 @@ def test_each_measure_finds_its_offence(measure, tmp_path: Path) -> None:
     assert list(measure(root)) == [offender]
 
 
+def test_an_alias_is_a_name_too(tmp_path: Path) -> None:
+    """A class and an alias of its name are two meanings, and so are two aliases; equal aliases are one."""
+    (tmp_path / "a.py").write_text("class Kind: ...\nFound = int | None\nAnswer = str\nT = TypeVar('T')\nLIMIT = 1\n")
+    (tmp_path / "b.py").write_text("Kind: TypeAlias = str\nFound = list[int]\nAnswer: TypeAlias = str\nLIMIT = 2\n")
+    assert house.shared_class_names(tmp_path) == {"Kind": 2, "Found": 2}
+
+
 def test_growth_is_an_offence(tmp_path: Path) -> None:
     """A recorded number may fall, and a number above it is reported together with the record."""
     (tmp_path / "app.py").write_text("x = 1\n" * 400)
@@ -88,6 +96,23 @@ def test_growth_is_an_offence(tmp_path: Path) -> None:
     assert house.offences(measure, tmp_path, {"app.py": 450}) == []
     assert house.offences(measure, tmp_path, {"app.py": 399}) == ["app.py: 400, 399 recorded"]
     assert house.offences(measure, tmp_path, {}) == ["app.py: 400"]
+
+
+def test_the_budgets_that_people_read_are_the_measured_ones() -> None:
+    """The decision on sizes, the one on rooms and the guide for contributors name the numbers that are kept."""
+    sizes = (ROOT / "docs/adr/0013-sizes-in-lines-of-code.md").read_text()
+    for part, number in {
+        "the core": house.CORE_CODE,
+        "a backend": house.BACKEND_CODE,
+        "the connections of a kind": house.CONNECTION_CODE,
+    }.items():
+        assert re.search(rf"^\| {part}\b[^|]*\| {number:,} \|$", sizes, re.MULTILINE), part
+    sentence = f"{house.BACKEND_CODE:,} lines of code for a backend and {house.CONNECTION_CODE} for its connections"
+    for page in ("docs/adr/0001-rooms-and-seams.md", "CONTRIBUTING.md"):
+        assert sentence in (ROOT / page).read_text(), page
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    files = f"at most {house.FILE_LINES} lines, functions at most {house.FUNCTION_LINES}"
+    assert f"{files}, constructors at most {house.CONSTRUCTOR_PARAMETERS} parameters" in guide
 
 
 @pytest.mark.parametrize(

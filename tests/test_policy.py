@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskcore import InvalidSetting, Retry
-from taskcore.toolkit.units import LONGEST
+from taskcore.toolkit.units import LONGEST_DURATION
 
-seconds = st.floats(min_value=0, max_value=LONGEST, allow_nan=False)
+seconds = st.floats(min_value=0, max_value=LONGEST_DURATION, allow_nan=False)
 policies = st.builds(
     Retry,
     attempts=st.integers(1, 10**9),

@@ -1,4 +1,4 @@
-"""strict: an app does not open on a server whose settings break the contract; without it, workers warn."""
+"""strict: an app does not open on a server whose settings break a guarantee; without it, workers warn."""
 
 from __future__ import annotations
 

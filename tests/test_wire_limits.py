@@ -24,7 +24,7 @@ from taskcore.envelope import (
 )
 from taskcore.errors import MalformedEnvelope
 from taskcore.stores.memory import MemoryStore
-from taskcore.toolkit.units import LONGEST
+from taskcore.toolkit.units import LONGEST_DURATION
 
 pytestmark = pytest.mark.anyio
 
@@ -44,9 +44,9 @@ FIELDS: dict[str, tuple[Any, list[Any]]] = {
     "version": (1, [0, -1, 2**70, 1.5]),
     "source": ("x" * ID_LIMIT, ["x" * (ID_LIMIT + 1)]),
     "enqueued_at": (0.0, ["soon", None]),
-    "timeout": (LONGEST, [0, -1, 1e12, "soon"]),
+    "timeout": (LONGEST_DURATION, [0, -1, 1e12, "soon"]),
     "retry": (
-        CallRetry(attempts=10**18, base=0.0, factor=1e308, cap=LONGEST),
+        CallRetry(attempts=10**18, base=0.0, factor=1e308, cap=LONGEST_DURATION),
         [{"attempts": 0}, {"base": -1}, {"base": 1e12}, {"cap": 1e308}, {"factor": 0.5}, {"jitter": "some"}, 3],
     ),
     "deadline": (4e9, ["soon", []]),

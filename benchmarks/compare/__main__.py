@@ -36,8 +36,8 @@ from taskcore.bench import (
     FULL,
     QUICK,
     SCENARIOS,
+    BenchRecord,
     Contestant,
-    Record,
     chosen,
     describe_machine,
     encode_line,
@@ -108,10 +108,10 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
         raise LookupError(f"no broker is called {', '.join(unknown)}; there are: {', '.join(ALL_BROKERS)}")
     peers = wanted(options.peers or ("none" if options.quick else "all"))
     machine = await describe_machine(public(shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]])))
-    records: list[Record] = []
+    records: list[BenchRecord] = []
     with _raw(folder) as file:
 
-        def on_record(record: Record) -> None:
+        def on_record(record: BenchRecord) -> None:
             records.append(record)
             file.write(encode_line(record) + b"\n")
             file.flush()
@@ -141,7 +141,7 @@ def _raw(folder: Path) -> BinaryIO:
     return (folder / "raw.jsonl").open("wb")
 
 
-def finish(records: list[Record], folder: Path, docs: Path | None) -> None:
+def finish(records: list[BenchRecord], folder: Path, docs: Path | None) -> None:
     """Print the table, and write the report into the folder."""
     run = Run(records)
     ours = [record for record in (*run.figures, *run.skipped) if record.who in (US, "all")]

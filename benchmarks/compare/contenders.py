@@ -13,7 +13,7 @@ from benchmarks.compare.raw import FIGURES, Raw, measure_raw
 from benchmarks.compare.run import RAW, US
 from benchmarks.compare.sweeping import sweep
 from taskcore.bench import BenchEnvironment, Figure, Size, Skipped, limit_of, measure_one
-from taskcore.bench.scenarios import Scenario
+from taskcore.bench.scenarios import BenchScenario
 from taskcore.faults import Server
 
 __all__ = ["Bare", "Contender", "Other", "Ours", "raw_of"]
@@ -59,7 +59,7 @@ class Bare(Contender):
 class Ours(Contender):
     """taskcore."""
 
-    def __init__(self, environment: BenchEnvironment, scenarios: Mapping[str, Scenario]) -> None:
+    def __init__(self, environment: BenchEnvironment, scenarios: Mapping[str, BenchScenario]) -> None:
         super().__init__(US, environment.broker, list(scenarios))
         self._environment, self._scenarios = environment, scenarios
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from taskcore.bench import Contestant, ProgressDisplay, Record, Skipped
+from taskcore.bench import BenchRecord, Contestant, ProgressDisplay, Skipped
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 from environment import Home, PeerFailed, names, prepare, read
@@ -43,7 +43,7 @@ def wanted(text: str) -> list[str]:
     return [name for name in names() if name in chosen]
 
 
-async def install(chosen: list[str], progress: ProgressDisplay, on_record: Callable[[Record], None]) -> Installed:
+async def install(chosen: list[str], progress: ProgressDisplay, on_record: Callable[[BenchRecord], None]) -> Installed:
     """Make the environments that are not there yet. One that cannot be made is recorded, with the reason."""
     installed = Installed()
     for number, name in enumerate(chosen):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from taskcore.bench import Contestant, Figure, MachineInfo, Record, Skipped, decode_lines
+from taskcore.bench import BenchRecord, Contestant, Figure, MachineInfo, Skipped, decode_lines
 
 __all__ = ["RAW", "US", "Ratio", "Run", "public", "ratio_of"]
 
@@ -43,7 +43,7 @@ class Ratio(NamedTuple):
 class Run:
     """All records of one run. Figures of several rounds are one figure here, with a value for each round."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[BenchRecord]) -> None:
         figures = [record for record in records if isinstance(record, Figure)]
         self.figures = _merged(figures)
         self.skipped = list(dict.fromkeys(record for record in records if isinstance(record, Skipped)))

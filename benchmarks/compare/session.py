@@ -18,11 +18,11 @@ from benchmarks.compare.run import RAW, US
 from benchmarks.compare.turns import GUESSED, Turn, Turns, guess, share, wanted
 from taskcore.bench import (
     BROKERS,
+    BenchRecord,
     Contestant,
     Figure,
     NotHere,
     ProgressDisplay,
-    Record,
     Size,
     Skipped,
     environment_on,
@@ -32,13 +32,13 @@ from taskcore.bench import (
     show,
 )
 from taskcore.bench.proc import cpu_of, has_proc
-from taskcore.bench.scenarios import Scenario
+from taskcore.bench.scenarios import BenchScenario
 from taskcore.faults import PostgresServer, RedisServer, Server, ServerMissing
 
 __all__ = ["Plan", "Session"]
 
 EXTRA_SECONDS = 60.0  #: seconds beyond a scenario's own limit, for a contestant that does not keep it
-OnRecord = Callable[[Record], None]
+OnRecord = Callable[[BenchRecord], None]
 
 
 class Plan(NamedTuple):
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     """
 
     brokers: list[str]
-    scenarios: Mapping[str, Scenario]
+    scenarios: Mapping[str, BenchScenario]
     size: Size
     rounds: int
     installed: Installed

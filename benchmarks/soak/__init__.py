@@ -10,10 +10,10 @@ ledger     append-only files outside of the library: what was sent, confirmed, s
 sender     the programs: one job at a time, and in batches
 worker     the plain program that works
 program    what ``taskcore worker`` is given
-family     the processes: each has lives, one after the other
+members    the processes: each has lives, one after the other
 fleet      a supervisor with its processes
 plan       which faults, when: a pure function of the seed
-stage      servers, proxies and processes, and the faults that are done to them
+harness    servers, proxies and processes, and the faults that are done to them
 watch      sizes and the roster while the run goes on
 remains    what broker and store hold at the end
 judge      the rules: what is wrong, from the ledgers and the remains alone

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from benchmarks.soak.kinds import LEASE, Kind, kind_of
-from benchmarks.soak.ledger import Line
+from benchmarks.soak.ledger import LedgerLine
 from taskcore.conformance.checking import Snapshot
 
 __all__ = ["STALL", "Block", "Evidence", "JobRecord", "Remains", "Run", "Trouble", "gather", "is_of"]
@@ -21,8 +21,8 @@ MARGIN = 3.0  #: seconds by which a fault works on: reconnecting, and a busy mac
 class Run:
     """One start of a function, and its end if it came to that."""
 
-    start: Line
-    end: Line | None = None
+    start: LedgerLine
+    end: LedgerLine | None = None
 
     @property
     def outcome(self) -> str | None:
@@ -44,7 +44,7 @@ class JobRecord:
     """Everything that was written down about one job, in the order of times."""
 
     id: str
-    lines: list[Line] = field(default_factory=list)
+    lines: list[LedgerLine] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
 
     @property
@@ -52,7 +52,7 @@ class JobRecord:
         """What kind of job it is."""
         return kind_of(self.id)
 
-    def all(self, *what: str) -> list[Line]:
+    def all(self, *what: str) -> list[LedgerLine]:
         """Return the lines of these names."""
         return [line for line in self.lines if line.what in what]
 
@@ -138,13 +138,13 @@ class Evidence:
 
     jobs: Mapping[str, JobRecord]
     troubles: Sequence[Trouble]
-    lines: Sequence[Line]
+    lines: Sequence[LedgerLine]
     remains: Remains
     one_copy: bool = True
     delta: float = 0.1
     lease: float = LEASE
 
-    def all(self, *what: str) -> list[Line]:
+    def all(self, *what: str) -> list[LedgerLine]:
         """Return the lines of these names, in the order of times."""
         return [line for line in self.lines if line.what in what]
 
@@ -167,7 +167,7 @@ class Evidence:
         return next((one.what for one in self.troubles if one.touches(whom, since, until)), None)
 
 
-def gather(lines: Sequence[Line], remains: Remains, **promises: Any) -> Evidence:
+def gather(lines: Sequence[LedgerLine], remains: Remains, **promises: Any) -> Evidence:
     """Sort the lines of all ledgers.
 
     :param promises: what broker and store promise, and the lease, see :class:`Evidence`.
@@ -188,16 +188,16 @@ def gather(lines: Sequence[Line], remains: Remains, **promises: Any) -> Evidence
             running.pop((line.job, line.facts["run"])).end = line
         elif line.what == "joined":
             first = str(line.facts["first"])
-            owner = Line(line.at, line.who, "owner", first, {"asked": line.job})
+            owner = LedgerLine(line.at, line.who, "owner", first, {"asked": line.job})
             jobs.setdefault(first, JobRecord(first)).lines.append(owner)
     lease = float(promises.get("lease", LEASE))
     return Evidence(jobs, list(_troubles(lines, lease)), lines, remains, **promises)
 
 
-def _troubles(lines: Sequence[Line], lease: float) -> Iterator[Trouble]:
+def _troubles(lines: Sequence[LedgerLine], lease: float) -> Iterator[Trouble]:
     """Yield each fault from its beginning to its end, and a lease more: until then a job may be handed out again."""
     end = lines[-1].at if lines else 0.0
-    open_faults: dict[tuple[str, str], Line] = {}
+    open_faults: dict[tuple[str, str], LedgerLine] = {}
     for line in lines:
         if line.what == "fault":
             open_faults[str(line.facts["kind"]), str(line.facts["target"])] = line
@@ -216,7 +216,7 @@ def _troubles(lines: Sequence[Line], lease: float) -> Iterator[Trouble]:
         yield _trouble(line, end + lease)
 
 
-def _trouble(began: Line, ended: float) -> Trouble:
+def _trouble(began: LedgerLine, ended: float) -> Trouble:
     """Make the trouble of a fault; one of the senders' connections is none of a worker's."""
     kind, target = str(began.facts["kind"]), str(began.facts["target"])
     is_general = "." not in target and not target.startswith("senders")

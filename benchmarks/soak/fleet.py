@@ -17,8 +17,8 @@ from typing import NamedTuple
 import anyio
 
 from benchmarks.soak.app import CODE, Spec
-from benchmarks.soak.family import BUSY, LAST_RESORT, Member
 from benchmarks.soak.ledger import Ledger
+from benchmarks.soak.members import BUSY, LAST_RESORT, Member
 from benchmarks.soak.tasks import LEAK, POISONED
 from taskcore.faults.child import Child
 

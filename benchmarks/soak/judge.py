@@ -17,7 +17,7 @@ from benchmarks.soak.evidence import Evidence, JobRecord, Run, is_of
 from benchmarks.soak.kinds import KINDS, kind_of
 from benchmarks.soak.promises import PROMISES
 from benchmarks.soak.sender import ANSWER_WITHIN
-from taskcore.conformance.checking import Expectations, HistoryEntry, Kind, Report, check_history
+from taskcore.conformance.checking import EntryKind, Expectations, HistoryEntry, Report, check_history
 
 __all__ = ["RULES", "Finding", "Judgement", "judge"]
 
@@ -75,7 +75,7 @@ def _checked(evidence: Evidence) -> Report:
     )
 
 
-KINDS_OF_ENTRIES: Mapping[str, Kind] = {
+KINDS_OF_ENTRIES: Mapping[str, EntryKind] = {
     "sending": "invoke", "confirmed": "ok", "owner": "duplicate", "refused": "refused", "uncertain": "uncertain",
     "started": "start", "finished": "end",
 }  # fmt: skip

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import anyio.to_thread
 
-__all__ = ["Ledger", "Line", "from_environment", "note", "read_all", "read_beside"]
+__all__ = ["Ledger", "LedgerLine", "from_environment", "note", "read_all", "read_beside"]
 
 PATH, WHO = "SOAK_LEDGER", "SOAK_WHO"  #: the variables that name a child's ledger and the child
 
 
-class Line(NamedTuple):
+class LedgerLine(NamedTuple):
     """One thing that happened.
 
     :param at: seconds since the epoch.
@@ -77,15 +77,15 @@ def note(what: str, job: str = "", **facts: Any) -> None:
     ledger.close()
 
 
-def read_all(folder: Path) -> list[Line]:
+def read_all(folder: Path) -> list[LedgerLine]:
     """Read every ledger of a folder, in the order of times; the end of a line that a kill cut short is left out."""
     lines = []
     for path in sorted(folder.glob("*.jsonl")):
         whole, _, _ = path.read_bytes().rpartition(b"\n")
-        lines += [Line(*json.loads(text)) for text in whole.splitlines()]
+        lines += [LedgerLine(*json.loads(text)) for text in whole.splitlines()]
     return sorted(lines, key=lambda line: line.at)
 
 
-async def read_beside(folder: Path) -> list[Line]:
+async def read_beside(folder: Path) -> list[LedgerLine]:
     """Read all ledgers in a thread: proxies live in the loop of the harness, and stand still when it does."""
     return await anyio.to_thread.run_sync(read_all, folder)

@@ -10,7 +10,7 @@ from statistics import median
 from typing import TypeAlias
 
 from benchmarks.soak.evidence import STALL, Evidence, is_of
-from benchmarks.soak.ledger import Line
+from benchmarks.soak.ledger import LedgerLine
 
 __all__ = ["LISTED_FOR", "PROMISES", "sizes_of"]
 
@@ -44,7 +44,7 @@ def _lifespan(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield "", f"{who} left a lifespan that it had not entered"
 
 
-def _count(lines: Sequence[Line]) -> dict[str, int]:
+def _count(lines: Sequence[LedgerLine]) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     for line in lines:
         counts[line.who] += 1

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from benchmarks.soak.app import SCHEDULE
 from benchmarks.soak.evidence import Remains
-from benchmarks.soak.family import RUN
-from benchmarks.soak.stage import Stage
+from benchmarks.soak.harness import SoakHarness
+from benchmarks.soak.members import RUN
 from taskcore import App
 from taskcore.conformance.checking import collect
 from taskcore.errors import BrokerUnavailable
@@ -68,22 +68,22 @@ async def _without_outcome(app: App, ids: Sequence[str]) -> list[str]:
     return left
 
 
-async def look(app: App, stage: Stage, ids: Iterable[str], waited: float) -> Remains:
+async def look(app: App, harness: SoakHarness, ids: Iterable[str], waited: float) -> Remains:
     """Look at everything, then drop the dead letters and look for what stays all the same."""
-    snapshot = await collect(app, stage.queues, ids)
-    for queue in stage.queues:
+    snapshot = await collect(app, harness.queues, ids)
+    for queue in harness.queues:
         async for letter in app.dead_letters.read(queue):
             await app.dead_letters.drop(letter.id)
     await app.schedules.remove(SCHEDULE)
     await anyio.sleep(QUIET_FOR)  # marks of deleted records go a moment later
-    waste: Waste = [("", f"a process that lives on: {process}") for process in _processes(stage.folder)]
-    for queue in stage.queues:
+    waste: Waste = [("", f"a process that lives on: {process}") for process in _processes(harness.folder)]
+    for queue in harness.queues:
         if dead := (await app.stats(queue)).dead:
             waste.append(("", f"{dead} dead letters in {queue}, after all were dropped"))
-    for server in stage.servers.values():
+    for server in harness.servers.values():
         waste += await _waste_of(server)
-    if (stage.folder / "records.db").exists():
-        waste += _sqlite_waste(stage.folder / "records.db")
+    if (harness.folder / "records.db").exists():
+        waste += _sqlite_waste(harness.folder / "records.db")
     return Remains(snapshot, waste, waited)
 
 

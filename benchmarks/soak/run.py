@@ -14,15 +14,15 @@ import msgspec
 from benchmarks.soak.addresses import Endpoint
 from benchmarks.soak.app import SCHEDULE, Spec, make_app
 from benchmarks.soak.evidence import Remains, gather
-from benchmarks.soak.family import Member
 from benchmarks.soak.fleet import DEEDS, Fleet
+from benchmarks.soak.harness import SoakHarness, set_up
 from benchmarks.soak.judge import judge
 from benchmarks.soak.kinds import LEASE
-from benchmarks.soak.ledger import Line, read_beside
+from benchmarks.soak.ledger import LedgerLine, read_beside
+from benchmarks.soak.members import Member
 from benchmarks.soak.plan import plan
 from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report
-from benchmarks.soak.stage import Stage, set_up
 from benchmarks.soak.watch import count, probe, rest, watch
 from taskcore import App
 from taskcore.config import Settings
@@ -50,78 +50,82 @@ async def soak(
     :param lease: None: the library's default.
     """
     like = Spec("", None, "", seed, 0.0, Settings().lease if lease is None else lease, by_default=lease is None)
-    async with set_up(broker, store, like, seconds=seconds) as stage, anyio.create_task_group() as group:
-        for member in stage.members.values():
+    async with set_up(broker, store, like, seconds=seconds) as harness, anyio.create_task_group() as group:
+        for member in harness.members.values():
             group.start_soon(member.supervise)
-        direct = msgspec.structs.replace(stage.spec, url=stage.url, store=stage.store)
+        direct = msgspec.structs.replace(harness.spec, url=harness.url, store=harness.store)
         async with make_app(direct) as app, anyio.create_task_group() as watching:
-            watching.start_soon(watch, app, stage)
-            watching.start_soon(count, stage)
+            watching.start_soon(watch, app, harness)
+            watching.start_soon(count, harness)
             async with anyio.create_task_group() as probing:
-                probing.start_soon(probe, app, stage)
-                await _warm_up(stage, show)
+                probing.start_soon(probe, app, harness)
+                await _warm_up(harness, show)
                 began = time.monotonic()
-                await _break(stage, seconds, server_kill=server_kill, show=show)
-                await _retire(stage.senders)
+                await _break(harness, seconds, server_kill=server_kill, show=show)
+                await _retire(harness.senders)
                 probing.cancel_scope.cancel()
-            report = await _judge(f"{broker.name} with {store.name}" if store else broker.name, app, stage, began, show)
+            report = await _judge(
+                f"{broker.name} with {store.name}" if store else broker.name, app, harness, began, show
+            )
             watching.cancel_scope.cancel()
         group.cancel_scope.cancel()
     return report
 
 
-async def _break(stage: Stage, seconds: float, *, server_kill: bool, show: Callable[[str], None]) -> None:
+async def _break(harness: SoakHarness, seconds: float, *, server_kill: bool, show: Callable[[str], None]) -> None:
     """Play the faults, and end them."""
-    servers = list(stage.servers) if server_kill else []
+    servers = list(harness.servers) if server_kill else []
     began = time.monotonic()
     async with anyio.create_task_group() as group:
-        for fault in plan(stage.seed, seconds, list(stage.networks), servers, lease=stage.spec.lease):
-            await _pass_time(began + fault.at, stage, show)
+        for fault in plan(harness.seed, seconds, list(harness.networks), servers, lease=harness.spec.lease):
+            await _pass_time(began + fault.at, harness, show)
             show(f"{fault.kind} of {fault.target}")
-            group.start_soon(stage.play, fault)
-        await _pass_time(began + seconds, stage, show)
-    await stage.heal()
+            group.start_soon(harness.play, fault)
+        await _pass_time(began + seconds, harness, show)
+    await harness.heal()
 
 
-async def _warm_up(stage: Stage, show: Callable[[str], None]) -> None:
+async def _warm_up(harness: SoakHarness, show: Callable[[str], None]) -> None:
     """Wait until every sender had an answer: a fault before that would hit nothing.
 
     :raises RuntimeError: nothing is confirmed in time.
     """
-    waiting = {member.name for member in stage.senders}
+    waiting = {member.name for member in harness.senders}
     with anyio.move_on_after(WARM_WITHIN):
         while waiting:
             show(f"waiting for the first answers to {' and '.join(sorted(waiting))}")
             await anyio.sleep(TICK)
             waiting -= {
-                line.who.rpartition(".")[0] for line in await read_beside(stage.folder) if line.what == "confirmed"
+                line.who.rpartition(".")[0] for line in await read_beside(harness.folder) if line.what == "confirmed"
             }
     if waiting:
-        raise RuntimeError(f"no job of {' and '.join(sorted(waiting))} was confirmed; the logs are in {stage.folder}")
+        raise RuntimeError(f"no job of {' and '.join(sorted(waiting))} was confirmed; the logs are in {harness.folder}")
 
 
-async def _pass_time(until: float, stage: Stage, show: Callable[[str], None]) -> None:
+async def _pass_time(until: float, harness: SoakHarness, show: Callable[[str], None]) -> None:
     while (left := until - time.monotonic()) > 0:
         await anyio.sleep(min(left, TICK))
-        show(f"{sum(stage.done.values())} faults; {left:.0f} s to the next")
+        show(f"{sum(harness.done.values())} faults; {left:.0f} s to the next")
 
 
-async def _judge(title: str, app: App, stage: Stage, began: float, show: Callable[[str], None]) -> Report:
+async def _judge(title: str, app: App, harness: SoakHarness, began: float, show: Callable[[str], None]) -> Report:
     """Let the workers finish, then look at what is left."""
     show("the faults are over; waiting for the jobs that are left")
     await _pause_schedule(app)
-    waited = await wait_until_quiet(app, stage.queues, _to_end(await read_beside(stage.folder)), within=QUIET_WITHIN)
-    await rest(app, stage, are_working=True)
-    await _retire(stage.workers)
-    done = sum((worker.read_logs() for worker in stage.workers if isinstance(worker, Fleet)), Counter[str]())
+    waited = await wait_until_quiet(
+        app, harness.queues, _to_end(await read_beside(harness.folder)), within=QUIET_WITHIN
+    )
+    await rest(app, harness, are_working=True)
+    await _retire(harness.workers)
+    done = sum((worker.read_logs() for worker in harness.workers if isinstance(worker, Fleet)), Counter[str]())
     for deed in DEEDS:
-        stage.ledger.write("deed", deed=deed, times=done[deed])
+        harness.ledger.write("deed", deed=deed, times=done[deed])
     show("looking at what is left")
-    await rest(app, stage, are_working=False)
-    lines = await read_beside(stage.folder)
-    remains = await look(app, stage, {line.job for line in lines if line.job}, waited)
-    if not stage.servers:
-        for queue in stage.queues:
+    await rest(app, harness, are_working=False)
+    lines = await read_beside(harness.folder)
+    remains = await look(app, harness, {line.job for line in lines if line.job}, waited)
+    if not harness.servers:
+        for queue in harness.queues:
             await app.components.backend.admin.delete(queue)
     features = app.features
     evidence = gather(
@@ -129,16 +133,16 @@ async def _judge(title: str, app: App, stage: Stage, began: float, show: Callabl
         remains,
         one_copy=features.dedup != "absent" and features.atomic_retry,
         delta=features.delay_error,
-        lease=stage.spec.lease,
+        lease=harness.spec.lease,
     )
     return Report(
-        title=f"{title}, lease {stage.spec.lease:g} s",
-        seed=stage.seed,
+        title=f"{title}, lease {harness.spec.lease:g} s",
+        seed=harness.seed,
         seconds=time.monotonic() - began,
-        faults=dict(stage.done),
+        faults=dict(harness.done),
         evidence=evidence,
         judgement=judge(evidence),
-        folder=str(stage.folder),
+        folder=str(harness.folder),
     )
 
 
@@ -160,7 +164,7 @@ async def _pause_schedule(app: App) -> None:
                 return
 
 
-def _to_end(lines: list[Line]) -> list[str]:
+def _to_end(lines: list[LedgerLine]) -> list[str]:
     """Return the jobs that have to have an outcome: confirmed ones, except at most once, and half cancelled ones."""
     jobs = gather(lines, Remains()).jobs.values()
     return [job.id for job in jobs if job.confirmed and job.kind.name != "once" and not job.half_cancelled]

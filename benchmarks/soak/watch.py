@@ -16,8 +16,8 @@ import nats
 from redis.asyncio import Redis
 
 from benchmarks.soak.app import size_of
-from benchmarks.soak.ledger import Line, read_beside
-from benchmarks.soak.stage import Stage
+from benchmarks.soak.harness import SoakHarness
+from benchmarks.soak.ledger import LedgerLine, read_beside
 from taskcore import App
 from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain
 from taskcore.faults import NatsServer, RabbitServer, RedisServer, Server
@@ -32,86 +32,86 @@ STARTED_AT = 18  #: where ``stat`` tells when a process began, counted from behi
 ESTABLISHED = "01"  #: a state of a connection, as Linux writes it
 
 
-async def watch(app: App, stage: Stage) -> None:
+async def watch(app: App, harness: SoakHarness) -> None:
     """Write down the sizes of all members and servers, and the roster, for ever."""
     while True:
         began = time.time()
-        for member in stage.members.values():
+        for member in harness.members.values():
             if (pid := member.pid) is not None and (size := size_of(pid)):
-                stage.ledger.write("size", of=member.who, **size)
-        for role, server in stage.servers.items():
-            stage.ledger.write("size", of=role, connections=_connections(server.port))
+                harness.ledger.write("size", of=member.who, **size)
+        for role, server in harness.servers.items():
+            harness.ledger.write("size", of=role, connections=_connections(server.port))
         with suppress(BrokerUnavailable):
             listed = {worker.pid for worker in await app.workers()}
-            stage.ledger.write("roster", listed=sorted(listed), gone=[pid for pid in listed if not _lives(pid)])
+            harness.ledger.write("roster", listed=sorted(listed), gone=[pid for pid in listed if not _lives(pid)])
         await anyio.sleep(LOOK_EACH)
-        _note_stall(stage, began, time.time() - began - LOOK_EACH)
+        _note_stall(harness, began, time.time() - began - LOOK_EACH)
 
 
-async def count(stage: Stage) -> None:
+async def count(harness: SoakHarness) -> None:
     """Write down how many consumers the broker has, for ever."""
-    while "broker" in stage.servers:
+    while "broker" in harness.servers:
         # A task of its own: a client whose connection is lost may cancel the task that waits for its answer.
-        asking = asyncio.ensure_future(_consumers(stage.servers["broker"]))
+        asking = asyncio.ensure_future(_consumers(harness.servers["broker"]))
         try:
             await asyncio.wait({asking})
         finally:
             asking.cancel()
         if not asking.cancelled() and asking.exception() is None:  # else the server was killed, or is just starting
-            stage.ledger.write("size", of="broker", consumers=asking.result())
+            harness.ledger.write("size", of="broker", consumers=asking.result())
         await anyio.sleep(CONSUMERS_EACH)
 
 
-def _note_stall(stage: Stage, began: float, seconds: float) -> None:
+def _note_stall(harness: SoakHarness, began: float, seconds: float) -> None:
     """Note that something took so long that leases may have run out."""
-    if seconds > stage.spec.lease / 4:
-        stage.ledger.write("stall", began=began, seconds=seconds)
+    if seconds > harness.spec.lease / 4:
+        harness.ledger.write("stall", began=began, seconds=seconds)
 
 
-async def probe(app: App, stage: Stage) -> None:
+async def probe(app: App, harness: SoakHarness) -> None:
     """Send a job now and then, without a proxy, for ever; note when that took so long that leases may have run out.
 
     A machine that is busy with other programs may leave a server, its disk or a worker without a turn for seconds.
     """
     while True:
         began, job = time.time(), f"fast-{uuid4().hex[:16]}"
-        stage.ledger.write("sending", job)
+        harness.ledger.write("sending", job)
         try:
-            await app.send(app.tasks["fast"].using(queue=stage.queue, id=job).call(0))
+            await app.send(app.tasks["fast"].using(queue=harness.queue, id=job).call(0))
         except (BrokerUnavailable, EnqueueRefused) as error:
-            stage.ledger.write("refused", job, why=error.what)
+            harness.ledger.write("refused", job, why=error.what)
         except EnqueueUncertain as error:
-            stage.ledger.write("uncertain", job, why=error.what)
+            harness.ledger.write("uncertain", job, why=error.what)
         else:
-            stage.ledger.write("confirmed", job)
+            harness.ledger.write("confirmed", job)
         await anyio.sleep(PROBE_EACH)
-        _note_stall(stage, began, time.time() - began - PROBE_EACH)
+        _note_stall(harness, began, time.time() - began - PROBE_EACH)
 
 
-async def rest(app: App, stage: Stage, *, are_working: bool) -> None:
+async def rest(app: App, harness: SoakHarness, *, are_working: bool) -> None:
     """Wait until the roster is true, and write down what is wrong with it after that time.
 
     :param are_working: the workers have not been stopped.
     """
     until = time.monotonic() + LISTED_WITHIN
     while True:
-        living = _living(await read_beside(stage.folder)) if are_working else {}
+        living = _living(await read_beside(harness.folder)) if are_working else {}
         listed = {worker.pid for worker in await app.workers()}
         wrong = [f"{who} lives and is not listed as a worker" for pid, who in living.items() if pid not in listed]
         wrong += [f"process {pid} is listed as a worker and does not live" for pid in listed if pid not in living]
         names = {who.partition(".")[0] for who in living.values()}
         # One that reloads waits for a change of its code after a job has ended its process.
-        expected = [one.name for one in stage.workers if are_working and not getattr(one, "reloads", False)]
+        expected = [one.name for one in harness.workers if are_working and not getattr(one, "reloads", False)]
         wrong += [f"no process of {name} works" for name in expected if name not in names]
         if not wrong or time.monotonic() > until:
-            stage.ledger.write("roster at rest", why="; ".join(wrong))
+            harness.ledger.write("roster at rest", why="; ".join(wrong))
             return
         await anyio.sleep(LOOK_EACH / 4)
 
 
-def _living(lines: Iterable[Line]) -> dict[int, str]:
+def _living(lines: Iterable[LedgerLine]) -> dict[int, str]:
     """Return the worker processes that have entered their lifespan and not left it, by process id."""
-    found: dict[int, Line] = {}
+    found: dict[int, LedgerLine] = {}
     for line in lines:
         if line.what == "entered":
             found[int(line.facts["pid"])] = line

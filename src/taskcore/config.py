@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import msgspec
 
 from taskcore.errors import InvalidSetting
-from taskcore.kinds import KINDS, NO_STORE, show, show_refused
 from taskcore.policy import Retry
+from taskcore.setting_kinds import KINDS, NO_STORE, show, show_refused
 from taskcore.toolkit.units import Duration, duration
 from taskcore.toolkit.urls import mask_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskcore.toolkit.units import LONGEST, Duration, seconds_of
+from taskcore.toolkit.units import LONGEST_DURATION, Duration, seconds_of
 
 __all__ = ["Reject", "RetryLater", "Snooze", "time_of"]
 
@@ -58,4 +58,4 @@ def time_of(error: BaseException) -> float | None:
 
 
 def _is_time(after: object) -> bool:
-    return isinstance(after, int | float) and not isinstance(after, bool) and 0 <= after <= LONGEST
+    return isinstance(after, int | float) and not isinstance(after, bool) and 0 <= after <= LONGEST_DURATION

@@ -34,7 +34,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import msgspec
 
 from taskcore.errors import InvalidName, MalformedEnvelope
-from taskcore.toolkit.units import LONGEST, shorten_repr
+from taskcore.toolkit.units import LONGEST_DURATION, shorten_repr
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
@@ -66,9 +66,9 @@ class CallRetry(PublicValue, frozen=True, omit_defaults=True, gc=False):
     """What one call has instead of the numbers of its task's retry policy; None: the task's own."""
 
     attempts: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    base: Annotated[float, msgspec.Meta(ge=0, le=LONGEST)] | None = None
+    base: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_DURATION)] | None = None
     factor: Annotated[float, msgspec.Meta(ge=1)] | None = None
-    cap: Annotated[float, msgspec.Meta(ge=0, le=LONGEST)] | None = None
+    cap: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_DURATION)] | None = None
     jitter: Literal["full", "none"] | None = None
 
 
@@ -98,7 +98,7 @@ class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=T
     source: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] | None = None
     headers: dict[str, str] = {}  # noqa: RUF012 - each struct gets its own
     parent_id: Id | None = None
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_DURATION)] | None = None
     retry: CallRetry | None = None
     tick: Tick | None = None
     soft_timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None

@@ -100,7 +100,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 SendMany: TypeAlias = Callable[[Sequence[Call[Any]]], Awaitable[list[Job[Any]]]]
-Run: TypeAlias = Callable[[J, T, S], Coroutine[Any, Any, Outcome | None]]
+RunJob: TypeAlias = Callable[[J, T, S], Coroutine[Any, Any, Outcome | None]]
 Commit: TypeAlias = Callable[[Sequence[D]], Awaitable[None]]
 
 
@@ -117,8 +117,8 @@ def around_send(middleware: Sequence[Middleware], send: SendMany) -> SendMany:
 
 
 def around_run(
-    middleware: Sequence[Middleware], run: Run[J, T, S], failed: Callable[[J, BaseException], Outcome]
-) -> Run[J, T, S]:
+    middleware: Sequence[Middleware], run: RunJob[J, T, S], failed: Callable[[J, BaseException], Outcome]
+) -> RunJob[J, T, S]:
     """Put middleware around the run of a job; ``run`` itself if none of it is concerned.
 
     :param failed: makes the outcome of an error that a middleware raises.
@@ -149,7 +149,7 @@ async def _send(one: Middleware, inner: SendMany, calls: Sequence[Call[Any]]) ->
 
 
 async def _run(
-    one: Middleware, inner: Run[J, T, S], failed: Callable[[J, BaseException], Outcome], job: J, task: T, slot: S
+    one: Middleware, inner: RunJob[J, T, S], failed: Callable[[J, BaseException], Outcome], job: J, task: T, slot: S
 ) -> Outcome | None:
     try:
         return await one.run(job, partial(inner, job, task, slot))

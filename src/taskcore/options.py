@@ -206,7 +206,7 @@ def _retry(retry: object) -> CallRetry | None:
     if type(retry) is int and retry > 0:
         return CallRetry(attempts=retry)
     if not isinstance(retry, Retry):
-        what = f"retry={shorten_repr(retry)} is no policy and no number of attempts"
+        what = f"retry={shorten_repr(retry)} is neither a policy nor a number of attempts"
         raise InvalidSetting(what, fix="give a Retry(…), or a number: retry=1 is a single attempt")
     if (retry.on, retry.give_up_on) != (Retry().on, Retry().give_up_on):
         raise InvalidSetting(
@@ -264,7 +264,7 @@ def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
         return {}
     if not isinstance(headers, Mapping):
         raise InvalidSetting(
-            f"headers={shorten_repr(headers)} is no mapping", fix='for example headers={"tenant": "7"}'
+            f"headers={shorten_repr(headers)} is not a mapping", fix='for example headers={"tenant": "7"}'
         )
     wrong = [
         f"{shorten_repr(name)}: {shorten_repr(value)}"

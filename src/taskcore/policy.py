@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from taskcore.errors import InvalidSetting
-from taskcore.toolkit.units import LONGEST, duration, shorten_repr
+from taskcore.toolkit.units import LONGEST_DURATION, duration, shorten_repr
 
 __all__ = ["Errors", "RemoteError", "Retry"]
 
@@ -122,7 +122,7 @@ def _finite(value: object) -> bool:
 
 
 def _is_wait(value: object) -> bool:
-    return _finite(value) and 0 <= value <= LONGEST  # type: ignore[operator]  # it is a number
+    return _finite(value) and 0 <= value <= LONGEST_DURATION  # type: ignore[operator]  # it is a number
 
 
 def _are_errors(value: object) -> bool:

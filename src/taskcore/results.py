@@ -48,7 +48,7 @@ from taskcore.lifecycle import (
     Verdict,
 )
 from taskcore.observe import EventName
-from taskcore.store import unreadable_record
+from taskcore.store import record_decoder
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
@@ -147,19 +147,7 @@ class StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 encode_outcome = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(StoredOutcome).decode
-
-
-def decode_outcome(data: bytes) -> StoredOutcome:
-    """Decode a stored outcome.
-
-    :raises UnreadableRecord: the bytes are no outcome (TC408).
-    """
-    try:
-        return _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the outcome of a job", data, error) from error
-
+decode_outcome = record_decoder(StoredOutcome, "the outcome of a job")
 
 CANCELLED = encode_outcome(StoredOutcome("cancelled"))
 EXPIRED = encode_outcome(StoredOutcome("expired"))

@@ -35,10 +35,10 @@ __all__ = ["Roster", "read_workers"]
 log = logger("taskcore.worker")
 
 BEATS_MISSED = 3  #: heartbeats after whose time, and a second, a worker is not listed any more
-NUMBERS = 512  #: workers that can be listed
-TRIES = 4  #: numbers that a worker tries before it reads which ones are free
+WORKER_NUMBERS = 512  #: workers that can be listed
+NUMBER_TRIES = 4  #: numbers that a worker tries before it reads which ones are free
 SHOWN_JOBS = 100  #: jobs that a record names; the oldest ones
-LEAST = 0.1  #: seconds between two heartbeats, whatever is asked for
+SHORTEST_HEARTBEAT = 0.1  #: seconds between two heartbeats, whatever is asked for
 EVENTS = "taskcore.events"  #: the room that tells subscribers of events, imported when there is one
 SUBSCRIBED_MEANWHILE = 5  #: writes of a record in a row, while subscribers write into it
 TIME_TO_LEAVE = 1.0  #: seconds for deleting the record when the worker ends
@@ -56,7 +56,7 @@ class Roster:
         self._events = components.events
         self._clock = components.clock
         self._options = options
-        self._every = max(options.heartbeat, LEAST)
+        self._every = max(options.heartbeat, SHORTEST_HEARTBEAT)
         self._keep = BEATS_MISSED * self._every + 1.0
         self._started = 0.0
         self._mine: tuple[str, Version] | None = None
@@ -99,13 +99,13 @@ class Roster:
                 if now.current is None or not self._is_asked(now.current.value, name, status, feeds):
                     break
                 before = now.current.version
-        for name in self._dice.sample(NAMES, TRIES):
+        for name in self._dice.sample(NAMES, NUMBER_TRIES):
             if await self._take(store, name, record):
                 return
         for name, found in zip(NAMES, await store.get_many(NAMES), strict=True):
             if found is None and await self._take(store, name, record):
                 return
-        log.debug("this worker is not in the roster now: %d others are", NUMBERS)
+        log.debug("this worker is not in the roster now: %d others are", WORKER_NUMBERS)
 
     def _is_asked(self, found: bytes, name: str, status: WorkerStatus, feeds: anyio.abc.TaskGroup) -> bool:
         """Tell the events of this worker, if it is subscribers that have written into its record."""
@@ -151,7 +151,7 @@ class Roster:
         )
 
 
-NAMES = tuple(map(worker_name, range(NUMBERS)))
+NAMES = tuple(map(worker_name, range(WORKER_NUMBERS)))
 
 
 def _in_hand(job: Execution, ago: float) -> JobInHand:

@@ -15,10 +15,10 @@ Rules for every adapter:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Final, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -36,8 +36,11 @@ __all__ = [
     "Write",
     "is_expected",
     "largest_value",
+    "record_decoder",
     "unreadable_record",
 ]
+
+T = TypeVar("T")
 
 Version: TypeAlias = int | str  #: what a store gives a record at each write; only comparing for equality means anything
 
@@ -154,6 +157,22 @@ def largest_value(store: object) -> int | None:
 
 
 SHOWN_BYTES = 100  #: of a record that cannot be read
+
+
+def record_decoder(kind: type[T], what: str) -> Callable[[bytes], T]:
+    """Make the decoder of a kind of record; it raises UnreadableRecord for bytes that are no such record (TC408).
+
+    :param what: the name of such a record in the error.
+    """
+    decode = msgspec.json.Decoder(kind).decode
+
+    def decode_record(data: bytes) -> T:
+        try:
+            return decode(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise unreadable_record(what, data, error) from error
+
+    return decode_record
 
 
 def unreadable_record(what: str, data: bytes, error: object) -> UnreadableRecord:

@@ -9,7 +9,7 @@ from benchmarks.compare.report import write_report
 from benchmarks.compare.report.aims import AIMS, Judged, aim_rows, judge, unmeasured
 from benchmarks.compare.report.reasons import why_not
 from benchmarks.compare.run import RAW, US, Run
-from taskcore.bench import Figure, MachineInfo, Record
+from taskcore.bench import BenchRecord, Figure, MachineInfo
 
 MACHINE = MachineInfo(
     when="2026-05-04T03:02:01+00:00", command="python -m benchmarks.compare", cpu="Abacus", cores=2, memory=4 << 30,
@@ -41,7 +41,7 @@ def judged(run: Run, scenario: str, name: str, of: str = "") -> Judged:
     return found
 
 
-def why(*records: Record, figure: tuple[str, str]) -> str:
+def why(*records: BenchRecord, figure: tuple[str, str]) -> str:
     """Return the last cell of an aim's line."""
     run = Run([MACHINE, *records])
     [row] = [row for row, one in zip(aim_rows(run), judge(run), strict=True) if one.aim.figure == figure]

@@ -14,7 +14,7 @@ from benchmarks.compare.report.slower import Loss, loss_rows, losses
 from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges, timeline
 from benchmarks.compare.report.wording import factor, spread, took
 from benchmarks.compare.run import RAW, US, Ratio, Run, public
-from taskcore.bench import Contestant, Figure, MachineInfo, Record, Skipped, encode_line
+from taskcore.bench import BenchRecord, Contestant, Figure, MachineInfo, Skipped, encode_line
 
 MACHINE = MachineInfo(
     when="2026-05-04T03:02:01+00:00", command="python -m benchmarks.compare", cpu="Abacus <9>", cores=2, memory=4 << 30,
@@ -23,9 +23,9 @@ MACHINE = MachineInfo(
 )  # fmt: skip
 
 
-def records() -> list[Record]:
+def records() -> list[BenchRecord]:
     """Make a run on two brokers with two peers, of which one is better in one figure and one loses jobs."""
-    made: list[Record] = [
+    made: list[BenchRecord] = [
         MACHINE,
         Contestant(who=US, version="0.1.0", settings="defaults"),
         Contestant(who="Quick & Co", version="9", settings="as <documented>", source="https://example.org/docs"),

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.soak.evidence import Remains, gather
 from benchmarks.soak.judge import RULES, Judgement, judge
 from benchmarks.soak.kinds import KINDS, LEASE
-from benchmarks.soak.ledger import Line
+from benchmarks.soak.ledger import LedgerLine
 from taskcore.conformance.checking import FoundLetter, Left, Snapshot
 
 QUEUE = "soak"
@@ -21,7 +21,7 @@ class Story:
     """A history under construction: lines of ledgers, and what is left at the end."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[LedgerLine] = []
         self.outcomes: dict[str, str] = {}
         self.results: dict[str, str] = {}
         self.letters: list[FoundLetter] = []
@@ -31,7 +31,7 @@ class Story:
 
     def tell(self, at: float, who: str, what: str, job: str = "", **facts: Any) -> None:
         """Add one line."""
-        self.lines.append(Line(at, who, what, job, facts))
+        self.lines.append(LedgerLine(at, who, what, job, facts))
 
     def send(self, job: str, at: float = 0.0, **facts: Any) -> None:
         """Send a job that is confirmed."""

@@ -18,7 +18,7 @@ from benchmarks.compare.peers import Installed
 from benchmarks.compare.run import Run
 from benchmarks.compare.session import Plan, Session
 from benchmarks.compare.turns import GUESSED, Turns, guess, share, wanted
-from taskcore.bench import FULL, SCENARIOS, Figure, Record, Skipped
+from taskcore.bench import FULL, SCENARIOS, BenchRecord, Figure, Skipped
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,7 +183,7 @@ class Silent:
         """Do nothing."""
 
 
-async def run_session(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:
+async def run_session(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[BenchRecord]:
     """Run a session of these contenders on memory."""
 
     async def contenders(self, broker, server, exits):
@@ -191,7 +191,7 @@ async def run_session(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: f
 
     monkeypatch.setattr(Session, "_contenders", contenders)
     scenarios = {name: SCENARIOS[name] for name in ("enqueue", "drain")}
-    records: list[Record] = []
+    records: list[BenchRecord] = []
     async with anyio.create_task_group() as group:
         plan = Plan(["memory"], scenarios, FULL, rounds, Installed(), until)
         await Session(plan, Limited(group, grace=0.05), Silent(), records.append).run()

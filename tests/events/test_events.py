@@ -9,7 +9,7 @@ import pytest
 
 from taskcore import App, InvalidSetting, Reject, Retry, StoreRequired
 from taskcore.events import JobEvent
-from taskcore.events.feed import SUBSCRIPTION, WINDOW_EVENTS
+from taskcore.events.feed import SUBSCRIPTION_TIMEOUT, WINDOW_EVENTS
 from tests.support.faulty import FaultyBackend, FaultyStore, doomed, eventually
 from tests.support.virtual import clock
 
@@ -133,10 +133,10 @@ async def test_a_worker_falls_silent_after_its_last_subscriber(parts):
     async with app.running():
         async with listener, listener.events() as events:
             assert app._events.listeners
-            await anyio.sleep(4 * SUBSCRIPTION)
+            await anyio.sleep(4 * SUBSCRIPTION_TIMEOUT)
             await work.enqueue("good")
             assert [event.name for event in await take(events, 3)][-1] == "job.succeeded"
-        await anyio.sleep(SUBSCRIPTION + 2 * BEAT)
+        await anyio.sleep(SUBSCRIPTION_TIMEOUT + 2 * BEAT)
         assert not app._events.listeners
         async with listener, listener.events() as events:
             await work.enqueue("good")

@@ -63,7 +63,7 @@ def test_any_body_is_a_message_or_a_frame_error(body):
 
 def test_a_frame_has_a_limit(monkeypatch):
     """A message beyond it is refused where it is made, and by its head alone where it is read."""
-    monkeypatch.setattr(frames, "LIMIT", 100)
+    monkeypatch.setattr(frames, "BODY_LIMIT", 100)
 
     with pytest.raises(FrameError, match="the limit is 100"):
         encode_frame(JobReturned(b"x" * 101))

@@ -1,4 +1,4 @@
-"""What a running function holds: numbers that can be told, items that count themselves, and what is refused."""
+"""What a running function holds: numbers that can be reported, items that count themselves, and what is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskcore.progress.handles import MESSAGE_LIMIT
 from taskcore.progress.record import StoredProgress
 
 
-class Place:
+class ProgressHost:
     """A place with a saved position."""
 
     def __init__(self, value=0):
@@ -37,7 +37,7 @@ class Place:
 
 def make(value=0, *, resume=False):
     """Make a progress, with what an earlier attempt has saved."""
-    progress = Progress(Place(value), attempt=2, fence=7)
+    progress = Progress(ProgressHost(value), attempt=2, fence=7)
     if resume:
         progress.ask_to_resume()
     return progress

@@ -10,7 +10,7 @@ import pytest
 
 from taskcore import App, NotRunning, ResultNotKept, Retry, RetryLater, StoreRequired, current
 from taskcore.progress import JobProgress
-from taskcore.progress.record import KEPT, StoredProgress, encode_progress, progress_name
+from taskcore.progress.record import KEPT_AFTER_CHANGE, StoredProgress, encode_progress, progress_name
 from taskcore.store import ANY
 from tests.support.faulty import FaultyBackend, FaultyStore, doomed, eventually
 from tests.support.virtual import clock
@@ -282,7 +282,7 @@ async def test_records_end(parts):
     async with app.running():
         job = await work.enqueue()
         await job.result(10.0)
-        await anyio.sleep(KEPT - 60.0)
+        await anyio.sleep(KEPT_AFTER_CHANGE - 60.0)
         assert (await job.progress()).value == 1
         await anyio.sleep(120.0)
         assert await job.progress() is None
@@ -292,7 +292,7 @@ async def test_records_end(parts):
 async def test_a_long_silence_keeps_the_position(parts, monkeypatch):
     """A job that tells nothing for longer than its record is kept, and then fails, still goes on from its position."""
     kept = 60.0
-    monkeypatch.setattr("taskcore.progress.reports.KEPT", kept)
+    monkeypatch.setattr("taskcore.progress.reports.KEPT_AFTER_CHANGE", kept)
     app = make(parts, keep_result=kept)
     found = []
 
@@ -334,7 +334,7 @@ async def test_a_watcher_that_leaves_is_forgotten(parts):
 
 
 async def test_without_a_store_the_first_use_says_so():
-    """Telling and reading raise at once, and the text names what to do."""
+    """Reporting and reading raise at once, and the text names what to do."""
     app = App("memory://", store="none", clock=clock, retry=None)
     errors = []
 

@@ -1,4 +1,4 @@
-"""What stands in the store: bounded lines, rates that can be told, and records that are none of ours."""
+"""What stands in the store: bounded lines, rates that can be reported, and records that are none of ours."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.support.shell import run
 def test_a_clock_that_is_ahead_is_found() -> None:
     """Of three instances the one that is ahead is named, with how much; equal clocks are no difference."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         backend, store = MemoryBackend(), MemoryStore()
 
         def instance(name: str, skew: float) -> App:
@@ -37,7 +37,7 @@ def test_a_clock_that_is_ahead_is_found() -> None:
             await anyio.sleep(700)
             assert await clock_differences(store) == []
 
-    anyio.run(story, backend_options=virtual.options("asyncio"))
+    anyio.run(scenario, backend_options=virtual.options("asyncio"))
 
 
 def test_doctor_reports_clocks(tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ async def work() -> None: ...
     program = """
 import anyio, msgspec
 from shop import app
-from taskcore.schedules.clocks import AHEAD, ClockDifference
+from taskcore.schedules.clocks import AHEAD_RECORD, ClockDifference
 from taskcore.store import ANY
 
 async def main():
     async with app:
         value = msgspec.json.encode({"fast": ClockDifference("fast", "right", 2.3)})
-        await app.components.store.put(AHEAD, value, expect=ANY, keep=600.0)
+        await app.components.store.put(AHEAD_RECORD, value, expect=ANY, keep=600.0)
 
 anyio.run(main)
 """

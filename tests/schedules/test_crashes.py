@@ -38,7 +38,7 @@ def story_of(point: str, delivery: str, overlap: str, *, away: float = 0.0) -> t
 
         return app
 
-    async def story() -> None:
+    async def scenario() -> None:
         nonlocal lost
         backend, store = MemoryBackend(), MemoryStore()
         first, second = (make(backend, store, name, schedules=True) for name in ("first", "second"))
@@ -55,7 +55,7 @@ def story_of(point: str, delivery: str, overlap: str, *, away: float = 0.0) -> t
             assert not found.record.open
             lost = found.record.lost
 
-    anyio.run(story, backend_options=virtual.options("asyncio"))
+    anyio.run(scenario, backend_options=virtual.options("asyncio"))
     return started, lost
 
 
@@ -98,7 +98,7 @@ def test_the_fleet_finds_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None
     from taskcore.schedules import decide  # noqa: PLC0415 - the same
     from tests.schedules.test_fleet import SECONDS, declare  # noqa: PLC0415 - the same
 
-    monkeypatch.setattr(decide, "UNCONFIRMED", 10**9)
+    monkeypatch.setattr(decide, "CONFIRM_TIMEOUT", 10**9)
 
     async def play(seed: int) -> bool:
         fleet = Fleet(declare)

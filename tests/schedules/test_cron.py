@@ -78,7 +78,7 @@ def test_mistakes(expression: str, field: str, meant: str) -> None:
 
 @pytest.mark.parametrize("given", ["", "  ", None, 5])
 def test_what_is_no_expression(given) -> None:
-    """What is no text, or an empty one, is refused with an example."""
+    """What is not a text, or an empty one, is refused with an example."""
     with pytest.raises(InvalidSetting, match="30 2"):
         parse_cron(given)
 

@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 import msgspec
 import pytest
 
-from taskcore.schedules.decide import ROUND, UNCONFIRMED, decide
+from taskcore.schedules.decide import CONFIRM_TIMEOUT, TICKS_PER_ROUND, decide
 from taskcore.schedules.record import PackedCall, Policies, ScheduleRecord, decode_record, encode_record
 from taskcore.schedules.timetable import Timetable, make_timetable, upcoming
 
@@ -142,8 +142,8 @@ def test_open_claims_are_published_again() -> None:
     early = decide(first.record, START + 10 * MINUTE + 1, last_over=True)
     assert early.again == ()
     assert early.record is first.record
-    assert early.look == START + 10 * MINUTE + UNCONFIRMED
-    late = decide(first.record, START + 10 * MINUTE + UNCONFIRMED, last_over=True)
+    assert early.look == START + 10 * MINUTE + CONFIRM_TIMEOUT
+    late = decide(first.record, START + 10 * MINUTE + CONFIRM_TIMEOUT, last_over=True)
     assert late.again == first.fire
 
 
@@ -186,7 +186,7 @@ def test_few_claims_at_a_time() -> None:
     """A schedule claims a bounded number of ticks at a time, so its record stays small."""
     record = make(timing={"every": 1, "phase": 0}, policies={"missed": "all", "overlap": "allow"})
     decision = decide(record, START + 100_000, last_over=True)
-    assert len(decision.fire) == ROUND
+    assert len(decision.fire) == TICKS_PER_ROUND
     assert decide(decision.record, START + 100_001, last_over=True).fire == ()
 
 

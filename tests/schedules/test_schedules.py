@@ -19,12 +19,12 @@ from tests.support import virtual
 LATE = 0.3  #: seconds that a tick may be late
 
 
-def play(story: Callable[[], Awaitable[object]]) -> None:
-    """Run a story on a virtual clock."""
-    anyio.run(story, backend_options=virtual.options("asyncio"))
+def play(scenario: Callable[[], Awaitable[object]]) -> None:
+    """Run a scenario on a virtual clock."""
+    anyio.run(scenario, backend_options=virtual.options("asyncio"))
 
 
-class World:
+class ScheduleHarness:
     """A broker and a store that several programs share, and what their jobs saw."""
 
     def __init__(self) -> None:
@@ -58,29 +58,29 @@ async def _record(app: App, schedule: str) -> Any:
 def test_a_declared_schedule_fires() -> None:
     """Each instant is one job that knows its schedule, its instant and the one before."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         app.schedule("each-minute", cron="* * * * *")(app.work)
         app.schedule("with-call", every="20s", phase=0)(app.work.call("eu"))
         async with app.running():
             await anyio.sleep(125)
-        assert world.instants("each-minute") == [60, 120]
-        assert world.instants("with-call") == [20, 40, 60, 80, 100, 120]
-        first, second = (tick for tick in world.ticks if tick.schedule == "each-minute")
+        assert harness.instants("each-minute") == [60, 120]
+        assert harness.instants("with-call") == [20, 40, 60, 80, 100, 120]
+        first, second = (tick for tick in harness.ticks if tick.schedule == "each-minute")
         assert (first.previous, second.previous) == (None, first.at)
-        assert {name for name, tick in world.seen if tick.schedule == "with-call"} == {"eu"}
+        assert {name for name, tick in harness.seen if tick.schedule == "with-call"} == {"eu"}
         assert app.counters["schedule.fired"] == 8
 
-    play(story)
+    play(scenario)
 
 
 def test_children_do_not_inherit_the_tick() -> None:
     """A job that a tick's job sends has no tick of its own."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
 
         @app.schedule("parent", every="10s", phase=0)
         @app.task(name="parent")
@@ -90,48 +90,48 @@ def test_children_do_not_inherit_the_tick() -> None:
 
         async with app.running():
             await anyio.sleep(15)
-        assert [(name, tick) for name, tick in world.seen if name == "child"] == [("child", None)]
+        assert [(name, tick) for name, tick in harness.seen if name == "child"] == [("child", None)]
 
-    play(story)
+    play(scenario)
 
 
 def test_put_at_run_time() -> None:
     """A running worker learns at once of a schedule that another program puts, changes, pauses, resumes and removes."""
 
-    async def story() -> None:
-        world = World()
-        worker, web = world.app(schedules=True), world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        worker, web = harness.app(schedules=True), harness.app()
         async with worker.running(), web:
             await anyio.sleep(5)
             schedule = await web.schedules.put("c-42", web.work.call("a"), every=10, phase=0)
             await anyio.sleep(20)
-            assert world.instants("c-42") == [10, 20]
+            assert harness.instants("c-42") == [10, 20]
             await web.schedules.put("c-42", web.work.call("b"), every=10, phase=0, on_exists="replace")
             await anyio.sleep(10)
-            assert [name for name, _ in world.seen] == ["a", "a", "b"]
+            assert [name for name, _ in harness.seen] == ["a", "a", "b"]
             await schedule.pause("invoice open")
             await anyio.sleep(30)
             again = await web.schedules.get("c-42")
-            assert (again.is_paused, again.record.note, len(world.ticks)) == (True, "invoice open", 3)
+            assert (again.is_paused, again.record.note, len(harness.ticks)) == (True, "invoice open", 3)
             await schedule.resume()
             await anyio.sleep(10)
-            assert world.instants("c-42") == [10, 20, 30, 70]
+            assert harness.instants("c-42") == [10, 20, 30, 70]
             assert (await web.schedules.get("c-42")).record.missed == 0
             assert await schedule.remove()
             assert not await schedule.remove()
             await anyio.sleep(30)
-            assert len(world.ticks) == 4
+            assert len(harness.ticks) == 4
             assert [one async for one in web.schedules.all()] == []
 
-    play(story)
+    play(scenario)
 
 
 def test_put_without_a_worker_that_fires(caplog: pytest.LogCaptureFixture) -> None:
     """A schedule that no running worker would fire is a warning; with such a worker there is none."""
 
-    async def story() -> None:
-        world = World()
-        deaf, web, worker = world.app(), world.app(), world.app(schedules=True)
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        deaf, web, worker = harness.app(), harness.app(), harness.app(schedules=True)
         async with web, deaf.running():
             await web.schedules.put("s", web.work.call(), every=10)
             assert "schedules=True" in caplog.text
@@ -141,15 +141,15 @@ def test_put_without_a_worker_that_fires(caplog: pytest.LogCaptureFixture) -> No
                 await web.schedules.put("t", web.work.call(), every=10)
         assert "schedules=True" not in caplog.text
 
-    play(story)
+    play(scenario)
 
 
 def test_resume_with_catching_up() -> None:
     """A resume that catches up lets the instants since the pause count as missed."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         async with app.running():
             pass
         app.schedule("s", every=10, phase=0, missed="all", grace=0)(app.work)
@@ -159,17 +159,17 @@ def test_resume_with_catching_up() -> None:
             await anyio.sleep(30)
             await app.schedules.resume("s", catch_up=True)
             await anyio.sleep(8)
-            assert world.instants("s") == [10, 20, 30, 40]
+            assert harness.instants("s") == [10, 20, 30, 40]
 
-    play(story)
+    play(scenario)
 
 
 def test_declared_and_not_yet_seen() -> None:
     """What code declares is shown before any worker ran; a pause then holds, and the first worker takes it over."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app(release="2.1")
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app(release="2.1")
         app.schedule("s", every=10, phase=0)(app.work.call("a"))
         async with app:
             [shown] = [one async for one in app.schedules.all()]
@@ -185,20 +185,20 @@ def test_declared_and_not_yet_seen() -> None:
             assert (paused.is_paused, (await app.schedules.get("s")).is_stored) == (True, True)
         async with app.running():
             await anyio.sleep(25)
-            assert len(world.ticks) == 3  # fired by hand and backfilled
+            assert len(harness.ticks) == 3  # fired by hand and backfilled
             await app.schedules.resume("s")
             await anyio.sleep(10)
-        assert world.instants("s")[-1] == 30
-        assert len(world.ticks) == 4
+        assert harness.instants("s")[-1] == 30
+        assert len(harness.ticks) == 4
 
-    play(story)
+    play(scenario)
 
 
 def test_put_twice() -> None:
     """The same definition again changes nothing; another one is an error, unless the caller says what to do."""
 
-    async def story() -> None:
-        app = World().app()
+    async def scenario() -> None:
+        app = ScheduleHarness().app()
         async with app:
             first = await app.schedules.put("s", app.work.call("a"), cron="@daily")
             again = await app.schedules.put("s", app.work.call("a"), cron="@daily")
@@ -210,14 +210,14 @@ def test_put_twice() -> None:
             new = await app.schedules.put("s", app.work.call("a"), cron="@hourly", on_exists="replace")
             assert "hour" in new.explain()
 
-    play(story)
+    play(scenario)
 
 
 def test_what_is_not_there() -> None:
     """Every verb about an id without a schedule says so."""
 
-    async def story() -> None:
-        app = World().app()
+    async def scenario() -> None:
+        app = ScheduleHarness().app()
         async with app:
             for verb in (app.schedules.get, app.schedules.pause, app.schedules.resume, app.schedules.fire):
                 with pytest.raises(ScheduleNotFound, match="no schedule 'none'"):
@@ -226,34 +226,34 @@ def test_what_is_not_there() -> None:
             with pytest.raises(InvalidName):
                 await app.schedules.get("no such name")
 
-    play(story)
+    play(scenario)
 
 
 def test_firing_by_hand() -> None:
     """Each call of fire is one job, now, and the timetable goes on as it was."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         app.schedule("s", every="1h", phase=0)(app.work.call("x"))
         async with app.running():
             await anyio.sleep(1)
             await app.schedules.fire("s")
             await (await app.schedules.get("s")).fire()
             await anyio.sleep(1)
-            assert [name for name, _ in world.seen] == ["x", "x"]
+            assert [name for name, _ in harness.seen] == ["x", "x"]
             await anyio.sleep(3600)
-            assert len(world.seen) == 3
+            assert len(harness.seen) == 3
 
-    play(story)
+    play(scenario)
 
 
 def test_backfilling() -> None:
     """A backfill sends one job for each instant of a time that is over; the same label again sends none twice."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         app.schedule("s", cron="@hourly")(app.work)
         since = datetime(2027, 1, 1, tzinfo=UTC)
         async with app.running():
@@ -262,54 +262,54 @@ def test_backfilling() -> None:
                 jobs = await app.schedules.backfill("s", since, since + timedelta(hours=5), label="outage-7")
                 assert len(jobs) == 6
                 await app.drain()
-            assert len(world.ticks) == 6
-            assert world.ticks[0].backfill == "outage-7"
-            assert sorted(tick.at for tick in world.ticks) == [since + timedelta(hours=n) for n in range(6)]
+            assert len(harness.ticks) == 6
+            assert harness.ticks[0].backfill == "outage-7"
+            assert sorted(tick.at for tick in harness.ticks) == [since + timedelta(hours=n) for n in range(6)]
             await app.schedules.backfill("s", since, since, label="again")
             await app.drain()
-            assert len(world.ticks) == 7
+            assert len(harness.ticks) == 7
             with pytest.raises(InvalidSetting, match="8761 instants"):
                 await app.schedules.backfill("s", since, since + timedelta(days=365), label="x")
 
-    play(story)
+    play(scenario)
 
 
 def test_overlap_is_seen_in_the_store() -> None:
     """With a job that is longer than the period no two run at once, and the instants between are counted."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         app.schedule("s", every=10, phase=0)(app.work.call("slow", 25.0))
         async with app.running():
             await anyio.sleep(105)
             record = (await app.schedules.get("s")).record
-            assert world.instants("s") == [10, 40, 70, 100]
+            assert harness.instants("s") == [10, 40, 70, 100]
             assert (record.overlapped, app.counters["schedule.overlapped"]) == (6, 6)
 
-    play(story)
+    play(scenario)
 
 
 def test_queue_and_latest() -> None:
     """Under queue one instant waits for the job; under latest a job that waits in its queue gives way."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         app.schedule("queue", every=10, phase=0, overlap="queue")(app.work.call("slow", 15.0))
         app.schedule("latest", every=10, phase=0, overlap="latest")(app.work.using(queue="nowhere").call("never"))
         async with app.running(queues=["default"]):
             await anyio.sleep(62)
-            assert world.instants("queue") == [10, 20, 30, 50]
+            assert harness.instants("queue") == [10, 20, 30, 50]
             assert (await app.stats("nowhere")).ready == 1
 
-    play(story)
+    play(scenario)
 
 
 def test_a_store_is_needed() -> None:
     """An app that declares a schedule and has no store does not open; a verb without a store says the same."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         app = App(MemoryBackend(), store="none")
 
         @app.schedule("s", every=10)
@@ -324,12 +324,12 @@ def test_a_store_is_needed() -> None:
             with pytest.raises(StoreRequired, match="schedules"):
                 await other.schedules.get("s")
 
-    play(story)
+    play(scenario)
 
 
 def test_mistakes_in_declarations() -> None:
     """What cannot be is refused where it is declared, with what was meant."""
-    app = World().app()
+    app = ScheduleHarness().app()
 
     @app.task(name="needs")
     async def needs(name: str) -> None: ...
@@ -342,7 +342,7 @@ def test_mistakes_in_declarations() -> None:
 
     for message, wrong in {
         "cannot be called without arguments": {"scheduled": needs, "every": 10},
-        "is no task and no call": {"scheduled": print, "every": 10},
+        "is neither a task nor a call": {"scheduled": print, "every": 10},
         "cron and every are given": {"cron": "@daily", "every": 10},
         "no timetable is given": {},
         "under a second": {"every": 0.5},
@@ -384,13 +384,13 @@ def test_a_cell_that_runs_again() -> None:
 def test_a_task_that_disappears() -> None:
     """Log and events name a due schedule whose task no worker knows; it fires when the task is back."""
 
-    async def story() -> None:
-        world = World()
-        old, new = world.app(), App(world.backend, store=world.store, clock=virtual.clock, schedules=True)
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        old, new = harness.app(), App(harness.backend, store=harness.store, clock=virtual.clock, schedules=True)
 
         @old.task(name="gone")
         async def gone() -> None:
-            world.ticks.append(current().tick)
+            harness.ticks.append(current().tick)
 
         @new.task(name="other")
         async def other() -> None: ...
@@ -400,34 +400,34 @@ def test_a_task_that_disappears() -> None:
         async with new.running():
             await anyio.sleep(300)
         assert new.counters["schedule.failed"] >= 1
-        assert not world.ticks
+        assert not harness.ticks
         async with old.running():
             await anyio.sleep(10)
-        assert world.instants("s") == [300]
+        assert harness.instants("s") == [300]
 
-    play(story)
+    play(scenario)
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue", "latest"])
 def test_a_dead_tick_holds_up_nothing(overlap: str) -> None:
     """A tick whose job dies is over, also if its task keeps no results."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app(retry=Retry(attempts=1))
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app(retry=Retry(attempts=1))
 
         @app.schedule("s", every=10, phase=0, overlap=overlap)
         @app.task(name="dies", keep_result=None)
         async def dies() -> None:
-            world.ticks.append(current().tick)
+            harness.ticks.append(current().tick)
             raise ValueError("no")
 
         async with app.running():
             await anyio.sleep(65)
-        assert world.instants("s") == [10, 20, 30, 40, 50, 60]
+        assert harness.instants("s") == [10, 20, 30, 40, 50, 60]
         assert (await _record(app, "s")).overlapped == 0
 
-    play(story)
+    play(scenario)
 
 
 # ── deploys ──────────────────────────────────────────────────────────────────────────────────────
@@ -436,84 +436,84 @@ def test_a_dead_tick_holds_up_nothing(overlap: str) -> None:
 def test_the_newer_release_wins() -> None:
     """Of two programs with different definitions the newer release wins, in whatever order they start."""
 
-    async def story() -> None:
-        world = World()
-        old, new = world.app(release="1.9"), world.app(release="1.10")
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        old, new = harness.app(release="1.9"), harness.app(release="1.10")
         old.schedule("s", every=10, phase=0)(old.work.call("old"))
         new.schedule("s", every=20, phase=0)(new.work.call("new"))
         async with old.running(), new.running():
             await anyio.sleep(1)
             async with old.running():  # it restarts
                 await anyio.sleep(60)
-        assert world.instants("s") == [20, 40, 60]
-        assert {name for name, _ in world.seen} == {"new"}
+        assert harness.instants("s") == [20, 40, 60]
+        assert {name for name, _ in harness.seen} == {"new"}
 
-    play(story)
+    play(scenario)
 
 
 def test_without_releases_the_later_start_wins() -> None:
     """Where no program names its release, the definition of the one that started later stands."""
 
-    async def story() -> None:
-        world = World()
-        old, new = world.app(), world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        old, new = harness.app(), harness.app()
         old.schedule("s", every=10, phase=0)(old.work.call("old"))
         new.schedule("s", every=20, phase=0)(new.work.call("new"))
         async with old.running():
             await anyio.sleep(15)
             async with new.running():
                 await anyio.sleep(30)
-        assert world.instants("s") == [10, 20, 40]
+        assert harness.instants("s") == [10, 20, 40]
 
-    play(story)
+    play(scenario)
 
 
 def test_removed_code_fires_no_more() -> None:
     """A schedule that only the old program declares ends with it, and is retired after an hour."""
 
-    async def story() -> None:
-        world = World()
-        old, new = world.app(), world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        old, new = harness.app(), harness.app()
         old.schedule("dropped", every=10, phase=0)(old.work)
         new.schedule("kept", every=600, phase=0)(new.work)
         async with new.running():
             async with old.running():
                 await anyio.sleep(25)
             await anyio.sleep(3 * 3600)
-            assert world.instants("dropped") == [10, 20]
+            assert harness.instants("dropped") == [10, 20]
             schedules = {one.id: one.is_retired async for one in new.schedules.all()}
             assert schedules == {"dropped": True, "kept": False}
         async with old.running():  # a rollback: from now on
             await anyio.sleep(15)
-        assert len(world.instants("dropped")) in {3, 4}
+        assert len(harness.instants("dropped")) in {3, 4}
 
-    play(story)
+    play(scenario)
 
 
 def test_retiring_at_once() -> None:
     """A retired id fires no more, also not from older programs that run beside."""
 
-    async def story() -> None:
-        world = World()
-        old, new = world.app(), world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        old, new = harness.app(), harness.app()
         old.schedule("s", every=10, phase=0)(old.work)
         new.schedule.retired("s")
         async with old.running():
             await anyio.sleep(15)
             async with new.running():
                 await anyio.sleep(60)
-        assert world.instants("s") == [10]
+        assert harness.instants("s") == [10]
 
-    play(story)
+    play(scenario)
 
 
 @pytest.mark.parametrize("pause", [0.0, 8.0, 25.0])
 def test_renaming(pause: float) -> None:
     """A renamed schedule goes on where it was: no instant is lost, none fires twice, and old programs are harmless."""
 
-    async def story() -> None:
-        world = World()
-        old, new = world.app(), world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        old, new = harness.app(), harness.app()
         old.schedule("before", every=10, phase=0, missed="all")(old.work)
         new.schedule("after", every=10, phase=0, missed="all")(new.work)
         new.schedule.renamed("before", to="after")
@@ -525,29 +525,29 @@ def test_renaming(pause: float) -> None:
             async with old.running():  # an old pod restarts
                 await anyio.sleep(50)
             assert [one.id async for one in new.schedules.all()] == ["after"]
-        both = [*world.instants("before"), *world.instants("after")]
+        both = [*harness.instants("before"), *harness.instants("after")]
         assert both == [10.0 * n for n in range(1, len(both) + 1)]
         assert len(both) >= 7
-        assert world.instants("before") == [10, 20]
+        assert harness.instants("before") == [10, 20]
 
-    play(story)
+    play(scenario)
 
 
 def test_changed_timetables_settle_the_old_one_first() -> None:
     """An instant of the old timetable that is due when the new one is written fires all the same."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         async with app:
             await app.schedules.put("s", app.work.call(), every=10, phase=0)
             await anyio.sleep(12)  # no worker runs
             await app.schedules.put("s", app.work.call(), every=60, phase=0, on_exists="replace")
         async with app.running():
             await anyio.sleep(50)
-        assert world.instants("s") == [10, 60]
+        assert harness.instants("s") == [10, 60]
 
-    play(story)
+    play(scenario)
 
 
 # ── outages ──────────────────────────────────────────────────────────────────────────────────────
@@ -556,11 +556,11 @@ def test_changed_timetables_settle_the_old_one_first() -> None:
 @pytest.mark.parametrize("part", ["store", "broker"])
 def test_outages(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Store or broker down for a minute: the worker lives, no tick within the grace is lost, and it goes on at once."""
-    from taskcore.errors import BrokerUnavailable  # noqa: PLC0415 - for this story only
+    from taskcore.errors import BrokerUnavailable  # noqa: PLC0415 - for this scenario only
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         app.schedule("s", every=10, phase=0, overlap="allow", grace="2m")(app.work)
         async with app.running():
             await anyio.sleep(15)
@@ -571,12 +571,12 @@ def test_outages(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
             broken = ("get", "get_many", "put", "put_many") if part == "store" else ("publish",)
             with monkeypatch.context() as patch:
                 for verb in broken:
-                    patch.setattr(getattr(world, "store" if part == "store" else "backend"), verb, down)
+                    patch.setattr(getattr(harness, "store" if part == "store" else "backend"), verb, down)
                 await anyio.sleep(60)
             await anyio.sleep(7)
-            assert world.instants("s") == [10.0 * n for n in range(1, 9)]
+            assert harness.instants("s") == [10.0 * n for n in range(1, 9)]
 
-    play(story)
+    play(scenario)
 
 
 # ── previews ─────────────────────────────────────────────────────────────────────────────────────
@@ -585,8 +585,8 @@ def test_outages(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_previews() -> None:
     """A preview tells the next instants, from any moment, and no more than the timetable has left."""
 
-    async def story() -> None:
-        app = World().app()
+    async def scenario() -> None:
+        app = ScheduleHarness().app()
         async with app:
             daily = await app.schedules.put("d", app.work.call(), cron="30 2 * * *", tz="Europe/Berlin")
             spring = daily.preview(2, after=datetime(2027, 3, 27, 12, tzinfo=UTC))
@@ -599,7 +599,7 @@ def test_previews() -> None:
             with pytest.raises(InvalidSetting, match="aware"):
                 once.preview(after=datetime(2027, 1, 1))  # noqa: DTZ001 - the mistake
 
-    play(story)
+    play(scenario)
 
 
 def test_timetables_in_english() -> None:
@@ -612,7 +612,7 @@ def test_timetables_in_english() -> None:
         "Every 10m, until 2027-03-01 00:00:00+00:00, each up to 5m later": {"every": "10m", "end": day, "spread": "5m"},
         "Once, at 2027-03-01 00:00:00+00:00": {"at": day},
     }.items():  # fmt: skip
-        app = World().app()
+        app = ScheduleHarness().app()
         app.schedule("s", **options)(app.work)
         assert app.schedule.ids["s"].timetable.explain() == words
     assert app.schedule.ids["s"].explain().endswith(", work")
@@ -621,29 +621,29 @@ def test_timetables_in_english() -> None:
 def test_one_instant() -> None:
     """A schedule with ``at`` fires once, and one whose instant is over fires at once."""
 
-    async def story() -> None:
-        world = World()
-        app = world.app()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
+        app = harness.app()
         now = datetime.fromtimestamp(virtual.EPOCH, UTC)
         async with app.running():
             await app.schedules.put("later", app.work.call(), at=now + timedelta(seconds=20))
             await app.schedules.put("over", app.work.call(), at=now - timedelta(hours=2))
         async with app.running():
             await anyio.sleep(60)
-            assert world.instants("later") == [20]
-            assert world.instants("over") == [-7200]
+            assert harness.instants("later") == [20]
+            assert harness.instants("over") == [-7200]
 
-    play(story)
+    play(scenario)
 
 
 def test_arguments_of_an_older_version() -> None:
     """A schedule that was put with older arguments sends them in the shape of the task's version now."""
 
-    async def story() -> None:
-        world = World()
+    async def scenario() -> None:
+        harness = ScheduleHarness()
         old, new = (
-            App(world.backend, store=world.store, clock=virtual.clock),
-            App(world.backend, store=world.store, clock=virtual.clock, schedules=True),
+            App(harness.backend, store=harness.store, clock=virtual.clock),
+            App(harness.backend, store=harness.store, clock=virtual.clock, schedules=True),
         )
         seen: list[str] = []
 
@@ -660,16 +660,16 @@ def test_arguments_of_an_older_version() -> None:
             await anyio.sleep(15)
         assert seen == ["Ada"]
 
-    play(story)
+    play(scenario)
 
 
 def test_records_are_small() -> None:
     """The record of a schedule, and so what many of them take, is small."""
 
-    async def story() -> None:
-        app = World().app()
+    async def scenario() -> None:
+        app = ScheduleHarness().app()
         async with app:
             schedule = await app.schedules.put("customer-42", app.work.call("Ada"), cron="@daily")
             assert len(msgspec.json.encode(schedule.record)) < 400
 
-    play(story)
+    play(scenario)

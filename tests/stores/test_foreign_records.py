@@ -124,7 +124,7 @@ def test_any_mixture(place: Place, data: st.DataObject) -> None:
     ("version", "ends"), [("garbage", None), (b"\xff\xfe", "later"), (None, b"\xff"), (1.5, 1e300)]
 )
 def test_columns_of_other_types(tmp_path: Path, version: Any, ends: Any) -> None:
-    """SQLite keeps any type in any column: a version or an end that is no number stops no worker."""
+    """SQLite keeps any type in any column: a version or an end that is not a number stops no worker."""
     path = tmp_path / "records.db"
     app = App("memory://", store=f"sqlite:///{path}", lease=2.0)
     plant, look = in_sqlite(path, version=0 if version is None else version, ends=ends)

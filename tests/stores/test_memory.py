@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import anyio
 import pytest
 from hypothesis import given, settings
@@ -247,6 +249,25 @@ async def test_nothing_piles_up(store):
     await anyio.sleep(3601)
     await store.get("k0")
     assert len(store._records) == len(store._ends) == 0
+
+
+async def test_a_long_life_takes_no_more_memory_than_a_short_one(store):
+    """A worker's memory does not grow by megabytes with the markers of the jobs that it has run, each deleted (C23)."""
+
+    async def run_jobs(numbers):
+        for number in numbers:
+            await store.put(f"start/{number:032}/0", b"v", expect=ANY, keep=86_400.0)
+            await store.delete(f"start/{number:032}/0", expect=ANY)
+
+    tracemalloc.start()
+    try:
+        await run_jobs(range(1_500))
+        before, _ = tracemalloc.get_traced_memory()
+        await run_jobs(range(1_500, 9_000))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 500_000
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from taskcore.supervisor.autoscale import QUIET_LOOKS, Load, Trend, decide
-from taskcore.supervisor.deaths import FIRST_DELAY, LONGEST_DELAY, OutOfMemory, Restarts, describe
-from taskcore.supervisor.plan import ScalingStep, View, next_step
+from taskcore.supervisor.decide import ProcessView, ScalingStep, next_step
+from taskcore.supervisor.exits import FIRST_DELAY, LONGEST_DELAY, OutOfMemory, Restarts, describe
 
-STARTING, SETTLED, LEAVING = View(is_settled=False), View(is_settled=True), View(is_settled=False, is_leaving=True)
-WORN = View(is_settled=True, is_worn=True)
+STARTING, SETTLED, LEAVING = (
+    ProcessView(is_settled=False),
+    ProcessView(is_settled=True),
+    ProcessView(is_settled=False, is_leaving=True),
+)
+WORN = ProcessView(is_settled=True, is_worn=True)
 WAIT = ScalingStep("wait")
 
 IDLE = Load(ready=0, oldest=None, running=0, utilisation=0.0)
@@ -107,13 +111,13 @@ def test_a_death_is_described():
     assert describe(3, 0, out_of_memory=False) == "exited with code 3"
     assert describe(-11, 0, out_of_memory=False) == "was killed by SIGSEGV (signal 11)"
     probable = describe(-9, 300 * 2**20, out_of_memory=False)
-    assert "probably by the kernel for want of memory" in probable
+    assert "probably by the kernel for lack of memory" in probable
     assert "it last occupied 300MiB" in probable
     assert "because the memory of its cgroup was used up" in describe(-9, 0, out_of_memory=True)
 
 
 def test_the_kernel_counts_its_kills(tmp_path: Path):
-    """The counter of the cgroup tells a kill for want of memory from another one."""
+    """The counter of the cgroup tells a kill for lack of memory from another one."""
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 1\noom_kill 1\n")
     kills = OutOfMemory(events)

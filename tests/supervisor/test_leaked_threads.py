@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskcore.supervisor.leaks import LOOKS, LeakedThreads
+from taskcore.supervisor.leaked_threads import LOOKS_IN_A_ROW, LeakedThreads
 from tests.support.command import eventually, is_running
 
 pytestmark = pytest.mark.timeout(120)
@@ -30,7 +30,7 @@ def hang(number: int, seconds: float = 0.0) -> None:
 def test_a_function_that_returns_late_is_no_leak():
     """What counts is the smallest number of the last looks, so that a short overrun replaces no process."""
     leaked = LeakedThreads()
-    assert [leaked.note(number) for number in [5] * LOOKS] == [*[0] * (LOOKS - 1), 5]
+    assert [leaked.note(number) for number in [5] * LOOKS_IN_A_ROW] == [*[0] * (LOOKS_IN_A_ROW - 1), 5]
     assert leaked.note(2) == 2
     assert leaked.note(9) == 2
 

@@ -12,7 +12,7 @@ import pytest
 
 from taskcore.config import Settings
 from taskcore.faults import RedisServer
-from taskcore.supervisor.stopping import MARGIN
+from taskcore.supervisor.stopping import KILL_MARGIN
 from taskcore.worker.signals import CLEANUP_TIMEOUT
 from tests.support.command import WorkerCommand, eventually, is_running
 from tests.support.real import serving
@@ -138,7 +138,7 @@ def seconds_to_end(commands: dict[str, WorkerCommand], within: float) -> dict[st
 
 def test_the_defaults_fit_into_kubernetes():
     """Grace, cleaning up and the supervisor's margin leave two of Kubernetes' thirty seconds."""
-    assert Settings().grace + CLEANUP_TIMEOUT + MARGIN <= KUBERNETES - TO_NOTICE
+    assert Settings().grace + CLEANUP_TIMEOUT + KILL_MARGIN <= KUBERNETES - TO_NOTICE
 
 
 @pytest.mark.parametrize(("grace", "options"), [(1.0, ("--grace", "1s")), pytest.param(20.0, (), marks=LONG)])

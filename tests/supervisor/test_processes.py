@@ -61,7 +61,7 @@ def test_a_killed_process_is_replaced_and_its_jobs_end(project):
         eventually(lambda: len(command.alive()) == 2, what="two processes again")
 
     assert (
-        f"process {killed} was killed by SIGKILL (signal 9), probably by the kernel for want of memory" in command.said
+        f"process {killed} was killed by SIGKILL (signal 9), probably by the kernel for lack of memory" in command.said
     )
 
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from taskcore.supervisor import spawning
-from taskcore.supervisor.messages import Lines, WorkerReport, read_report, write_line
+from taskcore.supervisor.messages import LineReader, WorkerReport, read_report, write_line
 
 
 @pytest.fixture
@@ -69,6 +69,6 @@ def test_a_descriptor_is_not_inherited_further():
 def test_lines_come_whole():
     """A report that comes in pieces is read when it is complete."""
     report = WorkerReport(ready=True, running=3, counters={"job.started": 7})
-    data, lines = write_line(report) * 2, Lines()
+    data, lines = write_line(report) * 2, LineReader()
     found = [read_report(line) for byte in data for line in lines.feed(bytes([byte]))]
     assert found == [report, report]

@@ -159,7 +159,7 @@ def in_redis(port: int) -> tuple[Plant, Look]:
 #: Headers and the body of a message.
 NATS: Mapping[str, tuple[bytes, bytes]] = {
     **{name: (b"", value) for name, value in PLAIN.items()},
-    "end is no number": (b"NATS/1.0\r\nTc-Ends: soon\r\n\r\n", b"garbage"),
+    "end is not a number": (b"NATS/1.0\r\nTc-Ends: soon\r\n\r\n", b"garbage"),
     "end is too large": (b"NATS/1.0\r\nTc-Ends: 99999999999999999999999\r\n\r\n", b"garbage"),
     "number of another message": (b"NATS/1.0\r\nNats-Sequence: 1\r\nNats-Stream: x\r\n\r\n", b"garbage"),
     "status of an absent message": (b"NATS/1.0 404 Message Not Found\r\n\r\n", b"garbage"),

@@ -82,6 +82,9 @@ NO_CODE = (
 #: Names that stand for one role in every adapter: what proves a lease.
 ROLES = ("Receipt",)
 
+#: A name in the spelling of a class that is assigned at the top of a module.
+ALIAS_NAME = re.compile(r"_?[A-Z]\w*[a-z]")
+
 #: Where the verb of the seam is called: the settler, and the wrappers around the seam.
 SETTLES = ("worker/settle.py", "observe.py", "middleware.py")
 STARTS_TASKS = ("toolkit/tasks.py",)
@@ -196,11 +199,26 @@ def classes(root: Path) -> Iterator[tuple[str, ast.ClassDef]]:
 
 
 def shared_class_names(root: Path) -> Offences:
-    """Count the places of each class name that has more than one."""
-    places: defaultdict[str, int] = defaultdict(int)
-    for _, node in classes(root):
-        places[node.name] += 1
-    return {name: number for name, number in places.items() if number > 1 and name not in ROLES}
+    """Count the meanings of each name of a class or a type that has more than one; equal aliases mean the same."""
+    meanings: defaultdict[str, set[str]] = defaultdict(set)
+    for path, node in classes(root):
+        meanings[node.name].add(f"{path}:{node.lineno}")
+    for name, value in aliases(root):
+        meanings[name].add(value)
+    return {name: len(found) for name, found in meanings.items() if len(found) > 1 and name not in ROLES}
+
+
+def aliases(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name and the definition of every alias of a type at the top of a module; no type variables."""
+    for _, text in files(root):
+        for node in parsed(text).body:
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+            value = ast.unparse(node.value) if isinstance(node, ast.Assign | ast.AnnAssign) and node.value else ""
+            if value.startswith(("TypeVar(", "ParamSpec(")):
+                continue
+            for target in targets:
+                if isinstance(target, ast.Name) and ALIAS_NAME.match(target.id):
+                    yield target.id, value
 
 
 def other_adapter_files(root: Path) -> Offences:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from taskcore import Reject, Retry, RetryLater, Router, Snooze, SoftTimeout, current
-from taskcore.processes.frames import Told, encode_frame
+from taskcore.processes.frames import ProgressReport, encode_frame
 
 router = Router()
 tenant: ContextVar[str] = ContextVar("tenant", default="none")
@@ -235,7 +235,7 @@ def corrupt(data: bytes) -> None:
 def tell_nonsense(data: bytes) -> None:
     """Tell something, and then something that is no progress, as the protocol has it."""
     current().log("the beginning")
-    corrupt.contract.function(encode_frame(Told(progress=data)))
+    corrupt.contract.function(encode_frame(ProgressReport(progress=data)))
 
 
 def sockets() -> list[int]:

@@ -26,7 +26,7 @@ from taskcore.conformance.checking.report import Violation
 from taskcore.conformance.checking.snapshot import Snapshot
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.faults import FlakyBackend, FlakyStore
-from taskcore.faults.calls import Fault
+from taskcore.faults.calls import CallFault
 from taskcore.stores.memory import MemoryStore
 from taskcore.worker.runners.threads import DaemonThreadPool
 from tests.support.virtual import EPOCH, VirtualLoop, clock
@@ -91,8 +91,8 @@ class Plan(NamedTuple):
     """
 
     jobs: Sequence[JobPlan]
-    always: Mapping[tuple[str, str], Fault] = {}
-    next: Mapping[tuple[str, str], Sequence[Fault | None]] = {}
+    always: Mapping[tuple[str, str], CallFault] = {}
+    next: Mapping[tuple[str, str], Sequence[CallFault | None]] = {}
     stops: Sequence[Stop] = ()
     removes: bool = True
 

@@ -9,7 +9,7 @@ from taskcore.backend import Letter, Outgoing, Published
 
 __all__ = ["PagedWalk", "PlainWalk"]
 
-AT_ONCE: Final = 100  #: letters that are dropped or replayed at a time
+LETTERS_PER_PAGE: Final = 100  #: letters that are dropped or replayed at a time
 
 
 class HasLetters(Protocol):
@@ -38,13 +38,13 @@ class PlainWalk:
         """Forget letters; return how many were still there."""
         from taskcore.toolkit.batching import gather_limited  # noqa: PLC0415 - it loads asyncio, which declaring does not
 
-        return sum(await gather_limited(lambda letter: self._admin.drop(letter.id), letters, limit=AT_ONCE))
+        return sum(await gather_limited(lambda letter: self._admin.drop(letter.id), letters, limit=LETTERS_PER_PAGE))
 
     async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
         """Publish jobs and drop their letters."""
         from taskcore.toolkit.batching import gather_limited  # noqa: PLC0415 - as above
 
-        return await gather_limited(lambda one: self._admin.replay(one[0].id, one[1]), batch, limit=AT_ONCE)
+        return await gather_limited(lambda one: self._admin.replay(one[0].id, one[1]), batch, limit=LETTERS_PER_PAGE)
 
 
 class PagedWalk(PlainWalk):

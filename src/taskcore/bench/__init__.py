@@ -10,11 +10,11 @@ The repository's ``benchmarks/`` adds other libraries, the limits of the client 
 
 from taskcore.bench.brokers import BROKERS, environment_on, named_environment, private_environment, private_server
 from taskcore.bench.environment import FULL, QUICK, BenchEnvironment, NotHere, Size
-from taskcore.bench.figures import Contestant, Figure, MachineInfo, Record, Skipped, decode_lines, encode_line
+from taskcore.bench.figures import BenchRecord, Contestant, Figure, MachineInfo, Skipped, decode_lines, encode_line
 from taskcore.bench.machine import describe_machine
 from taskcore.bench.progress import printed, quiet_logs
 from taskcore.bench.running import OnRecord, ProgressDisplay, measure, measure_on, measure_one, plain, show
-from taskcore.bench.scenarios import SCENARIOS, Scenario, chosen, limit_of
+from taskcore.bench.scenarios import SCENARIOS, BenchScenario, chosen, limit_of
 from taskcore.bench.table import table_of
 
 __all__ = [
@@ -23,14 +23,14 @@ __all__ = [
     "QUICK",
     "SCENARIOS",
     "BenchEnvironment",
+    "BenchRecord",
+    "BenchScenario",
     "Contestant",
     "Figure",
     "MachineInfo",
     "NotHere",
     "OnRecord",
     "ProgressDisplay",
-    "Record",
-    "Scenario",
     "Size",
     "Skipped",
     "chosen",

@@ -15,10 +15,10 @@ from taskcore.faults.rabbitmq import RabbitServer
 from taskcore.faults.servers import NatsServer, RedisServer, Server
 from taskcore.toolkit.urls import mask_url
 
-__all__ = ["BROKERS", "Kind", "environment_on", "named_environment", "private_environment", "private_server"]
+__all__ = ["BROKERS", "BrokerKind", "environment_on", "named_environment", "private_environment", "private_server"]
 
 
-class Kind(NamedTuple):
+class BrokerKind(NamedTuple):
     """A kind of broker.
 
     :param server: makes the private server; None: there is none to start.
@@ -36,11 +36,11 @@ def _redis() -> Server:
     return RedisServer(config={"appendfsync": "everysec"})
 
 
-BROKERS: Final[Mapping[str, Kind]] = {
-    "memory": Kind("memory", None, "in the same process; nothing is durable"),
-    "redis": Kind("redis", _redis, "append-only file, appendfsync everysec, no snapshots, noeviction"),
-    "nats": Kind("nats", NatsServer, "JetStream, file storage, one server, the server's own sync interval"),
-    "rabbitmq": Kind(
+BROKERS: Final[Mapping[str, BrokerKind]] = {
+    "memory": BrokerKind("memory", None, "in the same process; nothing is durable"),
+    "redis": BrokerKind("redis", _redis, "append-only file, appendfsync everysec, no snapshots, noeviction"),
+    "nats": BrokerKind("nats", NatsServer, "JetStream, file storage, one server, the server's own sync interval"),
+    "rabbitmq": BrokerKind(
         "amqp",
         RabbitServer,
         "one node, defaults; durable queues, persistent, confirmed; records in a private Redis",
@@ -94,7 +94,7 @@ async def private_environment(name: str, size: Size) -> AsyncIterator[BenchEnvir
 
 
 @asynccontextmanager
-async def _records(kind: Kind) -> AsyncIterator[str | None]:
+async def _records(kind: BrokerKind) -> AsyncIterator[str | None]:
     """Yield the URL of a store for a broker that needs one; None if there is none, or none is needed."""
     try:
         server = kind.records() if kind.records is not None else None

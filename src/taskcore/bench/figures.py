@@ -15,11 +15,11 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 __all__ = [
+    "BenchRecord",
     "Better",
     "Contestant",
     "Figure",
     "MachineInfo",
-    "Record",
     "Skipped",
     "decode_lines",
     "encode_line",
@@ -99,13 +99,13 @@ class MachineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     seconds: float = 0.0
 
 
-Record: TypeAlias = Figure | Skipped | Contestant | MachineInfo
+BenchRecord: TypeAlias = Figure | Skipped | Contestant | MachineInfo
 
 encode_line = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Record).decode
+_decode = msgspec.json.Decoder(BenchRecord).decode
 
 
-def decode_lines(lines: Iterable[str | bytes]) -> Iterator[Record]:
+def decode_lines(lines: Iterable[str | bytes]) -> Iterator[BenchRecord]:
     """Decode the records of a file of JSON lines.
 
     :raises msgspec.ValidationError: a line is no record.

@@ -11,7 +11,7 @@ import anyio
 
 from taskcore.bench.environment import BenchEnvironment, NotHere
 from taskcore.bench.figures import Figure, Skipped
-from taskcore.bench.scenarios import Scenario, limit_of
+from taskcore.bench.scenarios import BenchScenario, limit_of
 from taskcore.errors import BrokerUnavailable, FeatureRefused
 from taskcore.toolkit.logging import logger
 
@@ -39,7 +39,7 @@ class ProgressDisplay(Protocol):
 
 async def measure(
     environments: Mapping[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]],
-    scenarios: Mapping[str, Scenario],
+    scenarios: Mapping[str, BenchScenario],
     progress: ProgressDisplay,
     on_record: OnRecord,
 ) -> None:
@@ -61,7 +61,7 @@ async def measure(
 
 async def measure_on(
     environment: BenchEnvironment,
-    scenarios: Mapping[str, Scenario],
+    scenarios: Mapping[str, BenchScenario],
     progress: ProgressDisplay,
     on_record: OnRecord,
     *,
@@ -83,7 +83,7 @@ async def measure_on(
 
 
 async def measure_one(
-    environment: BenchEnvironment, name: str, scenario: Scenario, *, within: float | None = None
+    environment: BenchEnvironment, name: str, scenario: BenchScenario, *, within: float | None = None
 ) -> list[Figure | Skipped]:
     """Run one scenario. A failure in it is a finding, reported in its place; the next ones are measured all the same.
 
@@ -109,7 +109,7 @@ async def measure_one(
     return records
 
 
-async def _within(limit: float, scenario: Scenario, environment: BenchEnvironment) -> list[Figure]:
+async def _within(limit: float, scenario: BenchScenario, environment: BenchEnvironment) -> list[Figure]:
     with anyio.move_on_after(limit):
         return await scenario(environment)
     raise TimeoutError(f"it was not done after {limit:g} s, and was ended")

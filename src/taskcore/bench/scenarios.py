@@ -9,11 +9,11 @@ from taskcore.bench import costs, draining, enqueueing, latency, recovery
 from taskcore.bench.environment import BenchEnvironment
 from taskcore.bench.figures import Figure
 
-__all__ = ["SCENARIOS", "Scenario", "chosen", "limit_of"]
+__all__ = ["SCENARIOS", "BenchScenario", "chosen", "limit_of"]
 
-Scenario: TypeAlias = Callable[[BenchEnvironment], Awaitable[list[Figure]]]
+BenchScenario: TypeAlias = Callable[[BenchEnvironment], Awaitable[list[Figure]]]
 
-SCENARIOS: Mapping[str, Scenario] = {
+SCENARIOS: Mapping[str, BenchScenario] = {
     "enqueue": enqueueing.enqueueing,
     "drain": draining.draining,
     "latency": latency.open_loop,
@@ -39,7 +39,7 @@ def limit_of(scenario: str, rounds: int = 1) -> float:
     return LIMITS.get(scenario, SCENARIO_TIMEOUT) * max(rounds, 1)
 
 
-def chosen(names: Sequence[str], *, backlog: int) -> dict[str, Scenario]:
+def chosen(names: Sequence[str], *, backlog: int) -> dict[str, BenchScenario]:
     """Return the scenarios of these names, or parts of names; all of them if there are none.
 
     :raises LookupError: a name fits none of them.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcore.bench.figures import Figure, MachineInfo, Record, Skipped
+from taskcore.bench.figures import BenchRecord, Figure, MachineInfo, Skipped
 from taskcore.bench.running import show
 
 __all__ = ["table_of"]
 
 
-def table_of(records: Sequence[Record]) -> str:
+def table_of(records: Sequence[BenchRecord]) -> str:
     """Write the figures side by side, then what was lost, then what was not measured and why."""
     figures = [record for record in records if isinstance(record, Figure)]
     brokers = list(dict.fromkeys(figure.broker for figure in figures))
@@ -40,7 +40,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first, *(f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True))]).rstrip()
 
 
-def _machine(records: Sequence[Record]) -> list[str]:
+def _machine(records: Sequence[BenchRecord]) -> list[str]:
     machines = [record for record in records if isinstance(record, MachineInfo)]
     return [
         f"{one.cpu}, {one.cores} cores, {one.python}, {one.loop}, load {one.load[0] if one.load else 0:g} at the start"

@@ -19,7 +19,6 @@ from typing import Any
 
 __all__ = ["Tally", "number_of", "payload"]
 
-HEADER_WIDTH = 28  #: characters before the padding
 POLL_SECONDS = 0.01  #: seconds between two reads of the count
 
 

@@ -1,7 +1,7 @@
 """Cancelling where a broker cannot take back a waiting job: its workers know of requests before they start a job.
 
     first_starts.py    which jobs may start, as far as it is known without reading a record for each
-    news.py            which request is the newest, read now and then
+    newest_request.py   which request is the newest, read now and then
     look_ahead.py      the records of received jobs, read in batches
 
 A worker beside such a broker and a store loads this room by name. Without the room it does not start.

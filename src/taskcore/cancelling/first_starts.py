@@ -12,10 +12,10 @@ A job of which this is not known is asked about by itself, as one that was hande
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from taskcore.cancelling.look_ahead import LookAhead
-from taskcore.cancelling.news import CancelNews
+from taskcore.cancelling.newest_request import NewestRequest
 from taskcore.contract.codec import first_line
 from taskcore.errors import UnreadableRecord
 from taskcore.lifecycle import Buried, CancelledBefore, Outcome
@@ -24,14 +24,13 @@ from taskcore.records.cancels import NO_REQUESTS
 from taskcore.records.names import cancel_name, outcome_name
 from taskcore.store import Version
 from taskcore.task import Task
+from taskcore.worker.admission import RunExecution
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.inbox import Inbox
 
 __all__ = ["FirstStarts"]
 
 IDS_REMEMBERED = 5_000  #: at least, and at most twice as many; more than wait for a slot
-
-Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
 
 
 class FirstStarts:
@@ -46,7 +45,7 @@ class FirstStarts:
         self._tasks = tasks
         self._keeps = any(task.options.keep_result is not None for task in tasks.values())
         self._met = (set[str](), set[str]())  # ids that were looked up lately: the newer ones, the older ones
-        self.news = CancelNews(records.cancels)
+        self.request = NewestRequest(records.cancels)
 
     # ── at receipt ──
 
@@ -57,14 +56,14 @@ class FirstStarts:
     @property
     def looks_up(self) -> bool:
         """Whether there may be records of jobs that were just received: of their ends, or requests to cancel them."""
-        return self._keeps or self.news.last_read != NO_REQUESTS
+        return self._keeps or self.request.last_read != NO_REQUESTS
 
     async def look_up(self, jobs: Sequence[Execution]) -> None:
         """Read what there is about these jobs, and note which of them may start.
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
-        newest = await self.news.newest()
+        newest = await self.request.newest()
         names: list[str] = []
         asked: list[tuple[Execution, int]] = []
         for job in jobs:
@@ -104,26 +103,26 @@ class FirstStarts:
 
     def newest(self) -> Awaitable[Version]:
         """Find the newest request to cancel; what is read after it may be valid as long as it stays the newest."""
-        return self.news.newest()
+        return self.request.newest()
 
     async def is_clear(self, job: Execution, task: Task[..., Any]) -> bool:
         """Tell whether the job surely has not ended and is not cancelled; False: perhaps, and its records say more.
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
-        newest = self.news.current()
+        newest = self.request.current()
         if newest is None:
-            newest = await self.news.newest()
+            newest = await self.request.newest()
         if job.clear_at is None and newest == NO_REQUESTS and task.options.keep_result is None:
             job.clear_at = NO_REQUESTS
         return job.clear_at == newest
 
-    def around(self, run: Run, overdue: Callable[[Execution], Outcome | None]) -> Run:
+    def around(self, run: RunExecution, overdue: Callable[[Execution], Outcome | None]) -> RunExecution:
         """Put a last look for a cancellation in front of a run: the job may have waited for its key, or a thread.
 
         :param overdue: finds whether the job's deadline is over.
         """
-        current = self.news.current
+        current = self.request.current
 
         def run_with(job: Execution, task: Task[..., Any], slot: Slot) -> Coroutine[Any, Any, Outcome | None]:
             newest = current()
@@ -140,7 +139,7 @@ class FirstStarts:
     async def _find_cancelled(self, job: Execution) -> Outcome | None:
         """Look for a request to cancel the job that is newer than what is known of it."""
         try:
-            if job.clear_at != await self.news.newest() and await self._cancels.requested(job.id):
+            if job.clear_at != await self.request.newest() and await self._cancels.requested(job.id):
                 return CancelledBefore()
         except UnreadableRecord as error:
             return Buried(first_line(error))

@@ -20,7 +20,7 @@ log = logger("taskcore.worker")
 LOOK_UP_BATCH = 1_000  #: jobs looked up at once
 
 
-class Looks(Protocol):
+class LooksUpJobs(Protocol):
     """Reads what there is about some jobs."""
 
     @property
@@ -36,7 +36,7 @@ class Looks(Protocol):
 class LookAhead:
     """Holds received jobs in the inbox until they are looked up; those that came meanwhile are the next batch."""
 
-    def __init__(self, inbox: Inbox, looks: Looks) -> None:
+    def __init__(self, inbox: Inbox, looks: LooksUpJobs) -> None:
         self._inbox = inbox
         self._looks = looks
         self._arrived = anyio.Event()

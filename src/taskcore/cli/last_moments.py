@@ -19,7 +19,7 @@ __all__ = ["end_process_soon"]
 
 log = logger("taskcore.worker")
 
-LEAST = 0.5  #: seconds for the interpreter to end
+SHORTEST_END = 0.5  #: seconds for the interpreter to end
 
 
 def end_process_soon(code: int, left: float = math.inf) -> None:
@@ -27,7 +27,7 @@ def end_process_soon(code: int, left: float = math.inf) -> None:
 
     :param left: the seconds until the end of a stop.
     """
-    seconds = max(min(signals.CLEANUP_TIMEOUT, left), LEAST)
+    seconds = max(min(signals.CLEANUP_TIMEOUT, left), SHORTEST_END)
     timer = threading.Timer(seconds, _end, [seconds, code])
     timer.daemon = True
     timer.start()
@@ -39,7 +39,7 @@ def _end(seconds: float, code: int) -> None:
     log.error(
         "still running %.1f s after the worker's end, because jobs have left something behind: ending the process. %s",
         seconds,
-        f"Threads that are no daemons: {', '.join(threads)}"
+        f"Threads that are not daemons: {', '.join(threads)}"
         if threads
         else "Look for child processes, tasks that ignore their cancellation, and functions of atexit",
     )

@@ -62,9 +62,9 @@ def _not_counted(number: int) -> Iterator[Finding]:
 def _counts(stats: QueueStats) -> str:
     age = "" if stats.oldest is None else f" (oldest {show_duration(round(stats.oldest))})"
     parked = f" ({stats.parked:,} parked)" if stats.parked else ""
-    told = stats.scheduled is not None
-    scheduled = f"{stats.scheduled:,} scheduled{parked}" if told else "scheduled ones are not counted"
-    running = [f"{stats.leased:,} running"] if told else []
+    is_counted = stats.scheduled is not None
+    scheduled = f"{stats.scheduled:,} scheduled{parked}" if is_counted else "scheduled ones are not counted"
+    running = [f"{stats.leased:,} running"] if is_counted else []
     return " · ".join((f"{stats.ready:,} ready{age}", *running, scheduled, f"{stats.dead:,} dead"))
 
 

@@ -13,7 +13,7 @@ from taskcore.cli.banner import farewell
 from taskcore.cli.worker_choices import WorkerChoices
 from taskcore.errors import BrokerUnavailable, InvalidSetting
 from taskcore.supervisor import Limits, Notifier, Supervisor, SupervisorOptions, announce, answering, stop_at_signals
-from taskcore.supervisor.deaths import show_memory
+from taskcore.supervisor.exits import show_memory
 from taskcore.supervisor.memory import can_measure, occupied
 from taskcore.supervisor.reload import reload_on_change, require_watchfiles
 from taskcore.supervisor.scaling import scale

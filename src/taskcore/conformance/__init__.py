@@ -1,4 +1,4 @@
-"""The conformance suite: every guarantee of the delivery contract, checked on any broker. It needs no pytest.
+"""The conformance suite: every guarantee, checked on any broker. It needs no pytest.
 
 certificate = await certify("redis://localhost:6379/15")
 print(certificate.report())

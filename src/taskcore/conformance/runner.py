@@ -28,7 +28,7 @@ __all__ = ["certify", "run_check"]
 CHECK_TIMEOUT = 20.0  #: seconds that a check may take
 CONCURRENT_CHECKS = 12  #: checks that run at the same time
 TRIES_AFTER_STALLS = 3  #: how often a check is played if the machine stands still meanwhile
-Progress = Callable[[CheckResult, int], None]
+OnResult = Callable[[CheckResult, int], None]
 
 
 async def certify(
@@ -36,7 +36,7 @@ async def certify(
     *,
     store: str | None = None,
     only: Collection[str] | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnResult | None = None,
     lease: float = 1.0,
     margin: float = 1.0,
     limit: float = CHECK_TIMEOUT,

@@ -24,7 +24,7 @@ __all__ = ["DeadLetters", "LetterVerdict", "ReplayWith", "SettledLetters"]
 
 FIRST_PAGE, LARGEST_PAGE = 100, 2_000  #: letters fetched at a time; some brokers read all of them for each page
 WALK_PAGE = 500  #: letters that are settled at a time
-SHOWN = 1_000  #: jobs and failures that an answer names
+NAMED_LIMIT = 1_000  #: jobs and failures that an answer names
 
 GIVE_A_VERDICT = 'give a plain function that returns "keep", "drop", "replay" or ReplayWith(…) for each letter'
 NO_ENVELOPE = "it does not hold an envelope, so there is no job to replay"
@@ -60,7 +60,7 @@ class ReplayWith(PublicValue, frozen=True, kw_only=True):
             except (TypeError, ValueError, OverflowError, RecursionError) as error:
                 why = first_line(error)
         raise InvalidSetting(
-            f"args={shorten_repr(self.args)} is no mapping of names to plain data",
+            f"args={shorten_repr(self.args)} is not a mapping of names to plain data",
             facts=[why],
             fix='for example args={**letter.args, "currency": "EUR"}',
         )
@@ -142,7 +142,7 @@ class DeadLetters:
             raise LetterNotFound(
                 f"dead letter {letter_id} does not hold an envelope, so there is no job to replay",
                 facts=[f"its reason: {letter.reason}"],
-                fix="read its `raw` bytes, enqueue the work anew, then drop the letter",
+                fix="read its `raw` bytes, enqueue the work again, then drop the letter",
             )
         published = await self._admin.replay(letter_id, job)
         if isinstance(published, Refused):
@@ -185,11 +185,11 @@ class DeadLetters:
         that is interrupted has settled some letters whole and the others not at all, and may be repeated.
 
         :param by: decides about each letter; it must not wait, because some brokers hide the letters until its end.
-        :raises InvalidSetting: ``by`` is no plain function, or returned something else for a letter; that letter and
+        :raises InvalidSetting: ``by`` is not a plain function, or returned something else for a letter; that letter and
             those of its page stay (TC104).
         """
         if not callable(by) or iscoroutinefunction(by):
-            raise InvalidSetting(f"by={shorten_repr(by)} is no plain function", fix=GIVE_A_VERDICT)
+            raise InvalidSetting(f"by={shorten_repr(by)} is not a plain function", fix=GIVE_A_VERDICT)
         totals = _PassTotals()
         async with self._admin.walk(check_name("queue", queue)) as walk:
             while page := await walk.page(WALK_PAGE):
@@ -255,12 +255,12 @@ class _PassTotals:
                 self.fail(letter, answer.why)
                 continue
             self.replayed += 1
-            if len(self._jobs) < SHOWN:
+            if len(self._jobs) < NAMED_LIMIT:
                 self._jobs.append(job.id)
 
     def fail(self, letter: Letter, problem: str) -> None:
         self.failed += 1
-        if len(self._problems) < SHOWN:
+        if len(self._problems) < NAMED_LIMIT:
             self._problems.append(f"{letter.id}: {problem}")
 
     def answer(self) -> SettledLetters:

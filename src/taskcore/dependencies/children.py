@@ -13,7 +13,7 @@ import anyio.abc
 from anyio.from_thread import start_blocking_portal
 
 from taskcore.dependencies.depends import Function, name_of
-from taskcore.dependencies.held import plain_value
+from taskcore.dependencies.lifetimes import plain_value
 from taskcore.dependencies.plan import Opening, OpeningKind
 from taskcore.dependencies.shared import Close, LoopDependencies, here
 from taskcore.errors import InvalidSetting

@@ -30,7 +30,7 @@ class Dependency(Injected):
 
     def wire(self, function: Function) -> Function:
         """Make the function that opens all dependencies of the task's function, calls it, and closes them."""
-        from taskcore.dependencies.wire import wire  # noqa: PLC0415 - it knows this marker
+        from taskcore.dependencies.wiring import wire  # noqa: PLC0415 - it knows this marker
 
         return wire(function)
 
@@ -60,7 +60,7 @@ def Depends(function: Function, /, *, scope: DependencyScope = "job") -> Any:  #
     """
     if not callable(function):
         raise InvalidContract(
-            f"Depends({shorten_repr(function)}): that is no function", fix="give the function: Depends(get_db)"
+            f"Depends({shorten_repr(function)}): that is not a function", fix="give the function: Depends(get_db)"
         )
     if scope not in ("app", "job"):
         raise InvalidContract(

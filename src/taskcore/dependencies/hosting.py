@@ -10,7 +10,7 @@ import anyio
 import anyio.abc
 
 from taskcore.components import Components
-from taskcore.dependencies.held import closing_in_peace
+from taskcore.dependencies.lifetimes import closing_in_peace
 from taskcore.dependencies.shared import WorkerDependencies, here
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.worker.context import lifespan_state

@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from taskcore.dependencies.depends import name_of
-from taskcore.dependencies.held import closing_in_peace, plain_value
+from taskcore.dependencies.lifetimes import closing_in_peace, plain_value
 from taskcore.dependencies.plan import Opening, OpeningKind
 from taskcore.dependencies.shared import LoopDependencies, open_here
 from taskcore.errors import InvalidContract
 from taskcore.worker.runners import FINISHED, finish
 
 if TYPE_CHECKING:
-    from taskcore.dependencies.wire import Wiring
+    from taskcore.dependencies.wiring import Wiring
 
 __all__ = ["call_in_loop"]
 

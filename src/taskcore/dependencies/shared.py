@@ -13,7 +13,7 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from taskcore.dependencies.depends import Function, name_of
-from taskcore.dependencies.held import Held, opened
+from taskcore.dependencies.lifetimes import HeldDependency, opened
 from taskcore.dependencies.plan import Opening
 from taskcore.errors import NotRunning
 from taskcore.toolkit.logging import logger
@@ -71,8 +71,8 @@ class LoopDependencies:
         self.overrides = overrides
         self._group = group
         self._context = copy_context()
-        self._shared: dict[Function, Held] = {}
-        self._of_jobs: set[Held] = set()
+        self._shared: dict[Function, HeldDependency] = {}
+        self._of_jobs: set[HeldDependency] = set()
         self.is_closed = False
 
     async def shared(self, opening: Opening, arguments: Mapping[str, Any]) -> Any:
@@ -83,7 +83,7 @@ class LoopDependencies:
         function = opening.function
         held = self._shared.get(function)
         if held is None:
-            held = self._shared[function] = Held(opened(opening, arguments))
+            held = self._shared[function] = HeldDependency(opened(opening, arguments))
             self._context.run(self._start, held)  # not in that of the job that needs it first
         try:
             return await held.value()
@@ -92,9 +92,9 @@ class LoopDependencies:
                 del self._shared[function]
             raise
 
-    async def hold(self, opening: Opening, arguments: Mapping[str, Any]) -> tuple[Any, Held]:
+    async def hold(self, opening: Opening, arguments: Mapping[str, Any]) -> tuple[Any, HeldDependency]:
         """Open an async dependency of scope ``"job"`` for a thread; return its value, and what holds it."""
-        held = Held(opened(opening, arguments))
+        held = HeldDependency(opened(opening, arguments))
         self._of_jobs.add(held)
         self._start(held)
         try:
@@ -103,12 +103,12 @@ class LoopDependencies:
             self._of_jobs.discard(held)
             raise
 
-    async def release(self, held: Held, error: BaseException | None) -> None:
+    async def release(self, held: HeldDependency, error: BaseException | None) -> None:
         """Close what ``hold`` opened."""
         self._of_jobs.discard(held)
         await held.close(error)
 
-    def _start(self, held: Held) -> None:
+    def _start(self, held: HeldDependency) -> None:
         self._group.start_soon(held.hold)
 
     async def aclose(self) -> None:
@@ -138,7 +138,7 @@ class WorkerDependencies(LoopDependencies):
         value, held = self._call(self.hold, opening, arguments)
         return value, partial(self._release_from_thread, held)
 
-    def _release_from_thread(self, held: Held, error: BaseException | None) -> None:
+    def _release_from_thread(self, held: HeldDependency, error: BaseException | None) -> None:
         """Release, unless the worker has ended before this thread, and has closed everything by itself."""
         if not self.is_closed:
             self._call(self.release, held, error)

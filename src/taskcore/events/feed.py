@@ -20,8 +20,8 @@ __all__ = ["EventFeed"]
 
 log = logger("taskcore.events")
 
-SUBSCRIPTION = 35.0  #: seconds after which a subscriber that says nothing more is forgotten, at least …
-BEATS = 4  #: … and heartbeats
+SUBSCRIPTION_TIMEOUT = 35.0  #: seconds after which a subscriber that says nothing more is forgotten, at least …
+SILENT_HEARTBEATS = 4  #: … and heartbeats
 WRITE_EVERY = 0.1  #: seconds between two writes
 WINDOW_EVENTS, WINDOW_BYTES = 2_000, 262_144  #: that a feed has room for
 TEXT_LIMIT = 500  #: characters of an error, and of a reason
@@ -42,7 +42,7 @@ class EventFeed:
         self._name = ""
         self._worker = worker
         self._clock = clock
-        self._lasts = max(SUBSCRIPTION, BEATS * heartbeat)
+        self._lasts = max(SUBSCRIPTION_TIMEOUT, SILENT_HEARTBEATS * heartbeat)
         self._mark = token_hex(4)
         self._window: deque[bytes] = deque()
         self._bytes = 0

@@ -17,7 +17,7 @@ import msgspec
 from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
 from taskcore.observe import EVENT_NAMES
-from taskcore.store import unreadable_record
+from taskcore.store import record_decoder
 from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.values import PublicValue
 
@@ -110,7 +110,7 @@ def _names(option: str, given: str | Iterable[str] | None) -> frozenset[str]:
         found = frozenset([None])
     if any(not isinstance(one, str) for one in found):
         raise InvalidSetting(
-            f"{option}={shorten_repr(given)} is no list of names", fix=f'for example {option}=["mail"]'
+            f"{option}={shorten_repr(given)} is not a list of names", fix=f'for example {option}=["mail"]'
         )
     return found if option == "kinds" else frozenset(check_name("queue", one) for one in found)
 
@@ -145,19 +145,8 @@ class Feed(msgspec.Struct, frozen=True):
 
 
 encode_feed = msgspec.json.Encoder().encode
-_decode_feed = msgspec.json.Decoder(Feed).decode
+decode_feed = record_decoder(Feed, "the events of a worker")
 _decode_listed = msgspec.json.Decoder(Listed).decode
-
-
-def decode_feed(data: bytes) -> Feed:
-    """Decode a feed.
-
-    :raises UnreadableRecord: the bytes are none (TC408).
-    """
-    try:
-        return _decode_feed(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the events of a worker", data, error) from error
 
 
 def decode_listed(data: bytes) -> Listed | None:

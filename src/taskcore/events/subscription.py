@@ -28,10 +28,10 @@ __all__ = ["EventStream", "Subscribe"]
 
 log = logger("taskcore.events")
 
-RENEW_EVERY = 10.0  #: seconds between two words of a subscriber to a worker
+RENEW_EVERY = 10.0  #: seconds between two requests of a subscriber to a worker
 SLOW_STORE = 5.0  #: seconds for which the answers of workers may be late
 TELL_TRIES = 5  #: writes into a worker's record in a row, while other subscribers write there
-BUFFERED = 10_000  #: events that a slow reader has not taken yet
+BUFFERED_EVENTS = 10_000  #: events that a slow reader has not taken yet
 
 
 class Subscribe:
@@ -155,16 +155,16 @@ class EventStream:
         now = anyio.current_time()
         is_new = worker.identity != listed.identity
         if is_new:
-            worker.identity, worker.told_at, worker.seen = listed.identity, -RENEW_EVERY, -1.0
+            worker.identity, worker.asked_at, worker.seen = listed.identity, -RENEW_EVERY, -1.0
         # A worker that has written nothing since is dead, or has not heard yet: its record must not live for longer.
-        if self._id in listed.events or listed.seen <= worker.seen or now - worker.told_at < RENEW_EVERY:
+        if self._id in listed.events or listed.seen <= worker.seen or now - worker.asked_at < RENEW_EVERY:
             return
         keep = BEATS_MISSED * self._heartbeat + 1.0
         for _ in range(TELL_TRIES):
             value = with_subscriber(record.value, self._id, self._wanted)
             answer = await store.put(NAMES[number], value, expect=record.version, keep=keep)
             if not isinstance(answer, Conflict):
-                worker.told_at, worker.seen = now, listed.seen
+                worker.asked_at, worker.seen = now, listed.seen
                 return
             found = None if answer.current is None else decode_listed(answer.current.value)
             if answer.current is None or found is None or found.identity != listed.identity:
@@ -197,7 +197,7 @@ class EventStream:
         self._wake()
 
     def _put(self, event: JobEvent) -> None:
-        if len(self._events) >= BUFFERED:
+        if len(self._events) >= BUFFERED_EVENTS:
             self._missed += 1
             return
         if self._missed:
@@ -208,12 +208,12 @@ class EventStream:
 class _HeardWorker:
     """A worker that a subscriber listens to.
 
-    :ivar seen: when the worker spoke last before the subscriber told it, which was ``told_at`` by the loop's clock.
+    :ivar seen: when the worker wrote last before the subscriber asked it, which was ``asked_at`` by the loop's clock.
     """
 
     def __init__(self) -> None:
         self.identity: tuple[str, int, float] | None = None
-        self.told_at = 0.0
+        self.asked_at = 0.0
         self.seen = -1.0
         self.is_followed = False
         self.has_answered = False

@@ -12,7 +12,7 @@ import msgspec
 
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["Delay", "DropReply", "Fail", "Fault", "Faults", "Hang", "LateReply", "Reorder", "Twice"]
+__all__ = ["CallFault", "Delay", "DropReply", "Fail", "Faults", "Hang", "LateReply", "Reorder", "Twice"]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -61,7 +61,7 @@ class Reorder(msgspec.Struct, frozen=True):
     """The batch is done from its end to its beginning; answers are in the caller's order. Deliveries come reversed."""
 
 
-Fault: TypeAlias = Fail | Hang | Delay | LateReply | DropReply | Twice | Reorder
+CallFault: TypeAlias = Fail | Hang | Delay | LateReply | DropReply | Twice | Reorder
 
 
 class Faults:
@@ -73,22 +73,22 @@ class Faults:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()  #: tries by verb, failed ones included
         self.partitioned = False
-        self._planned: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
-        self._always: dict[str, Fault] = {}
+        self._planned: defaultdict[str, deque[CallFault | None]] = defaultdict(deque)
+        self._always: dict[str, CallFault] = {}
         self._healed = anyio.Event()
         self._waiting: set[anyio.CancelScope] = set()
 
     # ── commands ──
 
-    def next(self, verb: str, fault: Fault, *, times: int = 1) -> None:
+    def next(self, verb: str, fault: CallFault, *, times: int = 1) -> None:
         """Plan this fault for the next call of the verb, or the next so many."""
         self._planned[verb].extend([fault] * times)
 
-    def play(self, verb: str, script: Iterable[Fault | None]) -> None:
+    def play(self, verb: str, script: Iterable[CallFault | None]) -> None:
         """Plan these faults for the next calls of the verb, one each; None is a call that goes well."""
         self._planned[verb].extend(script)
 
-    def always(self, verb: str, fault: Fault) -> None:
+    def always(self, verb: str, fault: CallFault) -> None:
         """Plan this fault for every call of the verb from now on, except where something else is planned."""
         self._always[verb] = fault
 
@@ -158,7 +158,7 @@ class Faults:
                 self._waiting.discard(scope)
         raise _broker_gone(verb)
 
-    def _meet(self, verb: str) -> Fault | None:
+    def _meet(self, verb: str) -> CallFault | None:
         general = verb.partition(".")[0]
         names = list(dict.fromkeys((verb, general)))  # "admin.remove" and "admin", the exact one first
         self.calls.update(names)

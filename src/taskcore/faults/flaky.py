@@ -12,8 +12,8 @@
     verbs of a backend   connect publish receive settle extend admin (one of them: "admin.remove")
     verbs of a store     connect get get_many put delete put_many watch
 
-Faults keep to the contract of the seams, as an honest adapter would: a dropped reply to ``publish`` is answered
-Uncertain, to the other verbs it is BrokerUnavailable. ``DropReply("raise")`` breaks the contract of ``publish``.
+Faults keep to what the seams promise, as an honest adapter does: a dropped reply to ``publish`` is answered
+Uncertain, to the other verbs it is BrokerUnavailable. ``DropReply("raise")`` breaks the promise of ``publish``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class RabbitServer(Server):
     """
 
     program = "rabbitmq-server"
-    ready_within = 60.0
+    ready_within = 120.0
     stops_within = 30.0
 
     def __init__(
@@ -96,9 +96,10 @@ class RabbitServer(Server):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
 
-    async def control(self, *command: str, within: float = 30.0) -> str:
+    async def control(self, *command: str, within: float = 120.0) -> str:
         """Run ``rabbitmqctl`` on this node; what it prints.
 
+        :param within: seconds; the command starts a machine of Erlang, which takes half a minute on a busy one.
         :raises RuntimeError: it failed; the text has what it printed.
         """
         program = self.binary.with_name("rabbitmqctl")

@@ -146,8 +146,8 @@ class RedisCluster(ServerSet):
         views = []
         for server in self.servers:
             text: bytes = await command(server.port, "CLUSTER", "INFO")
-            told = dict(line.split(":", 1) for line in text.decode().splitlines())
-            if told["cluster_state"] != "ok" or int(told["cluster_known_nodes"]) != len(self.servers):
+            info = dict(line.split(":", 1) for line in text.decode().splitlines())
+            if info["cluster_state"] != "ok" or int(info["cluster_known_nodes"]) != len(self.servers):
                 return False
             slots = await command(server.port, "CLUSTER", "SLOTS")
             views.append(sorted((start, end, port) for start, end, (_, port, *_) in _ranges(slots)))

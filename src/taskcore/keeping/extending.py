@@ -14,13 +14,13 @@ import anyio
 from taskcore.envelope import decode_envelope
 from taskcore.errors import BrokerUnavailable
 from taskcore.keeping.notes import Note, read_notes
-from taskcore.keeping.process import WorkerWatch
+from taskcore.keeping.program import WorkerWatch
 from taskcore.keeping.seam import Extender
 from taskcore.records.keys import Acquired, IdempotencyKeys, decode_key_record
 
 __all__ = ["keep"]
 
-SHOWN = 5  #: jobs that are named: those that run, then those that were received first
+NAMED_JOBS = 5  #: jobs that are named: those that run, then those that were received first
 
 
 def keep(watch: WorkerWatch) -> None:
@@ -124,5 +124,5 @@ def _named(note: Note) -> str:
         except Exception:  # noqa: BLE001, S112 - it is of another codec, or broken
             continue
         names.append(f"{job.id} ({job.task})")
-    shown = ", ".join(list(dict.fromkeys(names))[:SHOWN])
+    shown = ", ".join(list(dict.fromkeys(names))[:NAMED_JOBS])
     return f" with {shown}" if shown else ""

@@ -16,7 +16,7 @@ from typing import IO
 
 import msgspec
 
-from taskcore.keeping.process import DATA, HALF, LIFELINES, SETTINGS, SIZE, UNSENT, Layout
+from taskcore.keeping.program import DATA, HALF_BYTES, MAX_LIFELINES, SETTINGS, SIZE, UNSENT, Layout
 
 __all__ = ["KeyNote", "Note", "Notes", "read_notes"]
 
@@ -61,7 +61,7 @@ class Notes:
             self.descriptor = os.dup(file.fileno())
         self._memory = mmap.mmap(self.descriptor, SIZE)
         self._memory[SETTINGS : SETTINGS + len(settings)] = settings
-        self.unsent = memoryview(self._memory)[UNSENT : UNSENT + LIFELINES]
+        self.unsent = memoryview(self._memory)[UNSENT : UNSENT + MAX_LIFELINES]
         self._half = self._end = 0
 
     def close(self) -> None:
@@ -74,16 +74,16 @@ class Notes:
         return Layout.read(self._memory).kept
 
     def beat(self, now: float, since: float, ends: float) -> None:
-        """Say that this worker's threads run; see :class:`taskcore.keeping.process.Layout`."""
+        """Say that this worker's threads run; see :class:`taskcore.keeping.program.Layout`."""
         DOUBLES.pack_into(self._memory, 0, now, since, ends)
 
     def add(self, note: Note) -> bool:
         """Add to what is in hand; False if there is no room, until all of it is written anew."""
         data = _encode(note)
         start, end = self._end, self._end + LENGTH.size + len(data)
-        if end > HALF:
+        if end > HALF_BYTES:
             return False
-        at = DATA + self._half * HALF
+        at = DATA + self._half * HALF_BYTES
         self._memory[at + start : at + end] = LENGTH.pack(len(data)) + data
         self._end = end
         NUMBER.pack_into(self._memory, SIZES[self._half], end)

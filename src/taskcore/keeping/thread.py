@@ -22,8 +22,8 @@ from anyio.lowlevel import current_token
 
 from taskcore.backend import Source
 from taskcore.components import Components
-from taskcore.keeping.launch import KeeperProcess, KeepingTimes, innermost
-from taskcore.keeping.places import blocking_place, holding_place
+from taskcore.keeping.blocking_lines import blocking_place, holding_place
+from taskcore.keeping.keeper_process import KeeperProcess, KeepingTimes, innermost
 from taskcore.keeping.seam import Extender, IssuesTickets, LendsExtenders, MadeOfURL
 from taskcore.records.keys import IdempotencyKeys
 from taskcore.toolkit.logging import logger
@@ -34,10 +34,10 @@ __all__ = ["KeeperThread"]
 
 log = logger("taskcore.worker")
 
-Held: TypeAlias = dict[Source, list[Execution]]
+HeldJobs: TypeAlias = dict[Source, list[Execution]]
 
 LONGEST_NOTICE = 2.0  #: seconds after which a loop that does not answer counts as blocked, or a third of a lease
-LOOKS = 4  #: in that time
+LOOKS_BEFORE_NOTICE = 4  #: in that time
 JOIN_TIMEOUT = 0.1  #: seconds
 
 
@@ -62,7 +62,7 @@ class KeeperThread:
         self._lease = lease = keeper.lease
         self._max_block = max_block
         self._notice = min(lease / 3, LONGEST_NOTICE)
-        self._tick = self._notice / LOOKS
+        self._tick = self._notice / LOOKS_BEFORE_NOTICE
         self._stop = threading.Event()
         self._renews = isinstance(self._store, MadeOfURL)
         self._extended = 0.0  # when the thread did
@@ -71,7 +71,7 @@ class KeeperThread:
         self._gave_up = False
         self._failed = False  # in this block, and that was logged
         silence = getattr(self._backend, "silence", None) or lease
-        self._patience = min(self._notice, silence / LOOKS)
+        self._patience = min(self._notice, silence / LOOKS_BEFORE_NOTICE)
         self._process = KeeperProcess(
             self._backend, self._store, KeepingTimes(lease, max_block, self._patience, self._tick)
         )
@@ -222,7 +222,7 @@ class KeeperThread:
             return
         self._kept = kept
         at = self._now() - (time.monotonic() - kept)
-        held: Held = {}
+        held: HeldJobs = {}
         for job in self._snapshot():
             if job.state < STARTED_ACKED and job.received <= at and keeper.extended.get(job.source, 0.0) < at:
                 held.setdefault(job.source, []).append(job)
@@ -233,10 +233,10 @@ class KeeperThread:
             keeper.extended[source] = at
         keeper.renewed = max(keeper.renewed, at)
 
-    def _overdue(self, age: float) -> Held:
+    def _overdue(self, age: float) -> HeldJobs:
         """Find the sources of jobs that were not extended for so long, and all that is held of them."""
         keeper, now = self._keeper, self._now()
-        found: Held = {}
+        found: HeldJobs = {}
         late: set[Source] = set()
         if self._gave_up or not isinstance(self._backend, LendsExtenders):
             return found
@@ -255,7 +255,7 @@ class KeeperThread:
         """Tell whether the loop has said nothing to the broker for a part of the time after which that counts."""
         if silence is None or self._asked is None:
             return False
-        return time.monotonic() - max(self._asked, self._extended) > silence / LOOKS
+        return time.monotonic() - max(self._asked, self._extended) > silence / LOOKS_BEFORE_NOTICE
 
     def _snapshot(self) -> list[Execution]:
         while True:

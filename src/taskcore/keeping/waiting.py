@@ -17,7 +17,7 @@ __all__ = ["WaitingJobs"]
 
 log = logger("taskcore.worker")
 
-LOOKS = 8  #: in a lease; a job is let go when less than the time between two of them is left
+LOOKS_PER_LEASE = 8  #: in a lease; a job is let go when less than the time between two of them is left
 
 
 class WaitingJobs:
@@ -29,7 +29,7 @@ class WaitingJobs:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled."""
         task_status.started()
-        keeper, pause = self._keeper, self._keeper.lease / LOOKS
+        keeper, pause = self._keeper, self._keeper.lease / LOOKS_PER_LEASE
         while True:
             await keeper.until_work()
             await anyio.sleep(pause)

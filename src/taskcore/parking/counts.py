@@ -23,8 +23,8 @@ __all__ = ["ParkedCounts"]
 
 log = logger("taskcore.worker")
 
-TELL_EVERY = 1.0  #: seconds between two counts
-TRIES = 5  #: to write a count beside other workers; the next second brings the next count
+WRITE_EVERY = 1.0  #: seconds between two counts
+WRITE_TRIES = 5  #: to write a count beside other workers; the next second brings the next count
 
 
 class ParkedCounts:
@@ -39,7 +39,7 @@ class ParkedCounts:
         self._worker = worker
         self._clock = clock
         self._due: dict[str, Counter[int]] = {}  #: for each queue how many jobs are due in each second
-        self._told: dict[str, tuple[int, int]] = {}
+        self._written: dict[str, tuple[int, int]] = {}
         self._changed = anyio.Event()
 
     def add(self, queue: str, seconds: float) -> None:
@@ -55,26 +55,26 @@ class ParkedCounts:
                 await self._tell(queue)
             soonest = min((second for due in self._due.values() for second in due), default=inf)
             if self._due:
-                await anyio.sleep(TELL_EVERY)
+                await anyio.sleep(WRITE_EVERY)
             with anyio.move_on_after(max(soonest - self._clock(), 0)):
                 await changed.wait()
 
     async def _tell(self, queue: str) -> None:
         now = self._clock()
         due = self._due[queue] = Counter({second: count for second, count in self._due[queue].items() if second > now})
-        told = due.total(), max(due, default=0)
+        counts = due.total(), max(due, default=0)
         try:
-            if self._told.get(queue) != told and await self._write(queue, *told, now=now):
-                self._told[queue] = told
+            if self._written.get(queue) != counts and await self._write(queue, *counts, now=now):
+                self._written[queue] = counts
         except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
-            log.debug("the count of parked jobs in queue %s is not told: %s", queue, error.what)
+            log.debug("the count of parked jobs in queue %s is not written: %s", queue, error.what)
         if not due:
             del self._due[queue]
-            self._told.pop(queue, None)
+            self._written.pop(queue, None)
 
     async def _write(self, queue: str, count: int, until: float, *, now: float) -> bool:
         """Write this worker's part of the record; False if other workers were always quicker."""
-        for _ in range(TRIES):
+        for _ in range(WRITE_TRIES):
             parked, expect = await find_parked_jobs(self._store, queue, now)
             parked.pop(self._worker, None)
             if count:
@@ -83,7 +83,7 @@ class ParkedCounts:
                 return True
             keep = max((due for _, due in parked.values()), default=now) - now
             value = msgspec.json.encode(parked) if parked else None
-            write = Write(key=parked_in_name(queue), value=value, expect=expect, keep=max(keep, TELL_EVERY))
+            write = Write(key=parked_in_name(queue), value=value, expect=expect, keep=max(keep, WRITE_EVERY))
             [answer] = await self._store.put_many([write])
             if not isinstance(answer, Conflict):
                 return True

@@ -23,7 +23,7 @@ __all__ = ["Parking"]
 
 log = logger("taskcore.worker")
 
-TELL_EVERY = 60.0  #: seconds between two warnings about jobs of one task
+LOG_EVERY = 60.0  #: seconds between two warnings about jobs of one task
 NAMES_SHOWN = 10
 TASKS_REMEMBERED = 1_000  #: of which the last warning is known; their names come from elsewhere
 
@@ -37,7 +37,7 @@ class Parking:
     def __init__(self, known: Collection[str], components: Components, options: WorkerOptions) -> None:
         self._known = known
         self._park_for, self._worker = options.park_for, options.name
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self._counts: ParkedCounts | None = None
         if components.store is not None:
             self._counts = ParkedCounts(components.store, worker=options.name, clock=components.clock)
@@ -57,11 +57,11 @@ class Parking:
             self._counts.add(job.delivery.queue, after)
         task, now = job.labels["task"], anyio.current_time()
         since = outcome.now if job.trail.parked_since is None else job.trail.parked_since
-        if now - self._told.get(task, -TELL_EVERY) < TELL_EVERY:
+        if now - self._logged_at.get(task, -LOG_EVERY) < LOG_EVERY:
             return None
-        if len(self._told) >= TASKS_REMEMBERED:
-            self._told.clear()
-        self._told[task] = now
+        if len(self._logged_at) >= TASKS_REMEMBERED:
+            self._logged_at.clear()
+        self._logged_at[task] = now
         log.warning(
             "%s: job %r of queue %s is parked until a worker that knows it takes it, at most until %s%s",
             outcome.why, job.id, job.delivery.queue, _date(since + self._park_for), self._advice(task),

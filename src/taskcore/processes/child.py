@@ -33,20 +33,20 @@ from taskcore.envelope import decode_envelope, decode_trail, running
 from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
 from taskcore.lifecycle import deciding_error
 from taskcore.processes.frames import (
-    Answer,
     FrameError,
+    JobAnswer,
     JobRaised,
     JobReturned,
     LogLine,
     PerformJob,
     RaisedKind,
+    ReportBegun,
     StartProcess,
-    TellingBegun,
     encode_frame,
     reader_of_requests,
 )
+from taskcore.processes.progress_sender import ProgressSender
 from taskcore.processes.restore import restored, run_in_own_context
-from taskcore.processes.words import Words
 from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.error_records import describe
 from taskcore.worker.runners.values import FINISHED, finish_without_loop
@@ -58,7 +58,7 @@ __all__ = ["main"]
 
 LAST_SECONDS = 2.0  #: for an idle process to end by itself when its worker has closed the socket
 LONGEST_TEXT = 65_536  #: characters of a log message, and of its traceback
-PORTION = 65_536
+READ_BYTES = 65_536
 CLOSED_HERE = {errno.EBADF, errno.ENOTSOCK}  #: errors of a descriptor that this process closed, or used again
 ANSWER_LOST = 74  #: exit code of a process that cannot answer: an error of input or output, as sysexits.h has it
 
@@ -77,7 +77,7 @@ def main(descriptor: int) -> None:
         if os.getpid() != worker.owner:
             os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
         _flush()
-        worker.words.end()
+        worker.sender.end()
         worker.answer(answer)
     if (children := sys.modules.get("taskcore.dependencies.children")) is not None:
         children.close_in_process()
@@ -90,7 +90,7 @@ class _WorkerConnection:
     def __init__(self, connection: socket.socket) -> None:
         self.owner = os.getpid()
         self.requests: SimpleQueue[Any] = SimpleQueue()
-        self.words = Words(self._send)
+        self.sender = ProgressSender(self._send)
         self._connection = connection
         connection.set_inheritable(False)
         self._lock = threading.RLock()
@@ -98,7 +98,7 @@ class _WorkerConnection:
         os.register_at_fork(after_in_child=self._forked)
         threading.Thread(target=self._read, name="taskcore-requests", daemon=True).start()
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: JobAnswer) -> None:
         self._busy = False
         try:
             frame = encode_frame(answer)
@@ -128,10 +128,10 @@ class _WorkerConnection:
     def _read(self) -> None:
         reader = reader_of_requests()
         try:
-            while data := self._connection.recv(PORTION):
+            while data := self._connection.recv(READ_BYTES):
                 for message in reader.feed(data):
-                    if isinstance(message, TellingBegun):
-                        self.words.begun.put(message)
+                    if isinstance(message, ReportBegun):
+                        self.sender.begun.put(message)
                         continue
                     self._busy = isinstance(message, PerformJob)
                     self.requests.put(message)
@@ -232,7 +232,7 @@ def _plain(text: str) -> str:
 # ── one job ──
 
 
-def _perform(job: PerformJob, worker: _WorkerConnection) -> Answer:
+def _perform(job: PerformJob, worker: _WorkerConnection) -> JobAnswer:
     """Import, unpack, call, pack."""
     task: Task[..., Any] | None = None
     kind: RaisedKind | None = None
@@ -247,7 +247,7 @@ def _perform(job: PerformJob, worker: _WorkerConnection) -> Answer:
         holding = msgspec.json.decode(job.holding, type=HeldKey | None)
         trail = decode_trail(job.trail)
         running.set(
-            Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding, None, worker.words)
+            Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding, None, worker.sender)
         )
         if envelope.soft_timeout is not None:
             limited: Task[..., Any] = importlib.import_module("taskcore.soft_timeouts").limited_call(

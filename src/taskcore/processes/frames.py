@@ -4,10 +4,10 @@
 
     worker → process   StartProcess   once, before everything else
                        PerformJob     one job; the next one follows its answer
-                       TellingBegun   the answer to BeginTelling
+                       ReportBegun    the answer to BeginReport
     process → worker   LogLine        any number, at any time
-                       BeginTelling   the job's first word of its progress or its log; it waits for the answer
-                       Told           what it tells, any number until its answer
+                       BeginReport    before the job's first progress or log line; it waits for the answer
+                       ProgressReport the progress and the log lines, any number until the job's answer
                        JobReturned    the answer: the encoded result
                        JobRaised      the answer: the error, as text and as the rule book needs it
 
@@ -22,25 +22,25 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 
 __all__ = [
-    "Answer",
-    "BeginTelling",
+    "BeginReport",
     "FrameError",
     "FrameReader",
+    "JobAnswer",
     "JobRaised",
     "JobReturned",
     "LogLine",
     "PerformJob",
+    "ProgressReport",
     "RaisedKind",
+    "ReportBegun",
     "StartProcess",
-    "TellingBegun",
-    "Told",
     "encode_frame",
     "reader_of_answers",
     "reader_of_requests",
 ]
 
-LIMIT = 128 * 1024 * 1024  #: bytes of a body; a longer one is refused before it is read
-HEAD = 4
+BODY_LIMIT = 128 * 1024 * 1024  #: bytes of a body; a longer one is refused before it is read
+HEAD_BYTES = 4
 
 RaisedKind: TypeAlias = Literal["error", "snooze", "retry_later", "reject", "lease_lost", "unencodable"]
 M = TypeVar("M")
@@ -92,13 +92,13 @@ class LogLine(msgspec.Struct, frozen=True, tag=True):
     function: str = ""
 
 
-class BeginTelling(msgspec.Struct, frozen=True, tag=True):
+class BeginReport(msgspec.Struct, frozen=True, tag=True):
     """The function tells of its progress or its log from now on; or it asks where the last attempt was."""
 
     resume: bool = False
 
 
-class TellingBegun(msgspec.Struct, frozen=True, tag=True):
+class ReportBegun(msgspec.Struct, frozen=True, tag=True):
     """The worker is ready.
 
     :param saved: the record of the last attempt's progress; empty without one.
@@ -110,7 +110,7 @@ class TellingBegun(msgspec.Struct, frozen=True, tag=True):
     needs_store: bool = False
 
 
-class Told(msgspec.Struct, frozen=True, tag=True):
+class ProgressReport(msgspec.Struct, frozen=True, tag=True):
     """What the function has told since: the record of its progress, if it has changed, and lines with their times."""
 
     progress: bytes = b""
@@ -145,20 +145,20 @@ class JobRaised(msgspec.Struct, frozen=True, tag=True):
     why: str = ""
 
 
-Answer: TypeAlias = JobReturned | JobRaised
+JobAnswer: TypeAlias = JobReturned | JobRaised
 
 
 def encode_frame(
-    message: StartProcess | PerformJob | TellingBegun | LogLine | BeginTelling | Told | Answer,
+    message: StartProcess | PerformJob | ReportBegun | LogLine | BeginReport | ProgressReport | JobAnswer,
 ) -> bytes:
     """Encode the frame of a message.
 
     :raises FrameError: it is too long.
     """
     body = msgspec.msgpack.encode(message)
-    if len(body) > LIMIT:
-        raise FrameError(f"a message of {len(body)} bytes; the limit is {LIMIT}")
-    return len(body).to_bytes(HEAD, "big") + body
+    if len(body) > BODY_LIMIT:
+        raise FrameError(f"a message of {len(body)} bytes; the limit is {BODY_LIMIT}")
+    return len(body).to_bytes(HEAD_BYTES, "big") + body
 
 
 class FrameReader(Generic[M]):
@@ -174,28 +174,28 @@ class FrameReader(Generic[M]):
         :raises FrameError: the bytes are no frames; the reader is of no use any more.
         """
         self._buffer += data
-        while len(self._buffer) >= HEAD:
-            length = int.from_bytes(self._buffer[:HEAD], "big")
-            if length > LIMIT:
-                raise FrameError(f"the head of a frame says {length} bytes; the limit is {LIMIT}")
-            if len(self._buffer) < HEAD + length:
+        while len(self._buffer) >= HEAD_BYTES:
+            length = int.from_bytes(self._buffer[:HEAD_BYTES], "big")
+            if length > BODY_LIMIT:
+                raise FrameError(f"the head of a frame says {length} bytes; the limit is {BODY_LIMIT}")
+            if len(self._buffer) < HEAD_BYTES + length:
                 return
-            body = bytes(self._buffer[HEAD : HEAD + length])
-            del self._buffer[: HEAD + length]
+            body = bytes(self._buffer[HEAD_BYTES : HEAD_BYTES + length])
+            del self._buffer[: HEAD_BYTES + length]
             yield self._decode(body)
 
     def _decode(self, body: bytes) -> M:
         try:
             return self._decoder.decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise FrameError(f"a frame of {len(body)} bytes is no message: {error}") from None
+            raise FrameError(f"a frame of {len(body)} bytes is not a message: {error}") from None
 
 
 def reader_of_answers() -> FrameReader[Any]:
     """Make the reader for the worker's end."""
-    return FrameReader(msgspec.msgpack.Decoder(LogLine | BeginTelling | Told | JobReturned | JobRaised))
+    return FrameReader(msgspec.msgpack.Decoder(LogLine | BeginReport | ProgressReport | JobReturned | JobRaised))
 
 
 def reader_of_requests() -> FrameReader[Any]:
     """Make the reader for the process's end."""
-    return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob | TellingBegun))
+    return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob | ReportBegun))

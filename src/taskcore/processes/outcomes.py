@@ -8,7 +8,7 @@ from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.envelope import ErrorRecord
 from taskcore.lifecycle import Deferred, Outcome, Raised, Returned, Unencodable
 from taskcore.policy import RemoteError
-from taskcore.processes.frames import Answer, JobRaised, JobReturned
+from taskcore.processes.frames import JobAnswer, JobRaised, JobReturned
 from taskcore.processes.process import ProcessError
 from taskcore.records.keys import BUSY_RETRY
 from taskcore.worker.error_records import MESSAGE_LIMIT, TRACEBACK_LIMIT
@@ -17,7 +17,7 @@ from taskcore.worker.failures import KEY_LOST
 __all__ = ["outcome_of"]
 
 
-def outcome_of(answer: Answer, *, when: float, worker: str, attempt: int, keyed: bool) -> Outcome:
+def outcome_of(answer: JobAnswer, *, when: float, worker: str, attempt: int, keyed: bool) -> Outcome:
     """Return the outcome that an answer stands for.
 
     :param keyed: whether the job holds a key, which it may have lost.

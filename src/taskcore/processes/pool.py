@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from taskcore.processes.frames import Answer, PerformJob, StartProcess, encode_frame
+from taskcore.processes.frames import JobAnswer, PerformJob, StartProcess, encode_frame
 from taskcore.processes.process import ChildProcess, Take
 from taskcore.worker.runners.threads import DaemonThreadPool
 
@@ -24,7 +24,7 @@ class ProcessPool:
         self._all: set[ChildProcess] = set()
         self._idle: list[ChildProcess] = []
 
-    async def run(self, job: PerformJob, label: Mapping[str, Any], take: Take) -> Answer:
+    async def run(self, job: PerformJob, label: Mapping[str, Any], take: Take) -> JobAnswer:
         """Return the process's answer. On cancellation the process is killed, with all that it started.
 
         :param label: which job it is, for what the process prints and logs.

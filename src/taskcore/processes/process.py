@@ -28,12 +28,12 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from taskcore.processes.frames import (
-    Answer,
-    BeginTelling,
+    BeginReport,
     FrameError,
+    JobAnswer,
     LogLine,
-    TellingBegun,
-    Told,
+    ProgressReport,
+    ReportBegun,
     encode_frame,
     reader_of_answers,
 )
@@ -43,8 +43,8 @@ __all__ = ["ChildProcess", "ProcessError", "Take", "how"]
 
 OUTPUT = "taskcore.process"  #: the logger of what processes print
 
-PORTION = 65_536
-AT_ONCE = 16  #: portions of output that are read in a row, before the protocol has its turn
+READ_BYTES = 65_536
+READS_IN_A_ROW = 16  #: portions of output that are read in a row, before the protocol has its turn
 LOOK_AFTER = 1.0  #: seconds between two looks whether a process has ended, where the system cannot tell
 TIME_TO_END = 1.0  #: seconds for a process to end after it has closed its socket
 TIME_TO_CLOSE = 3.0  #: seconds for an idle process to end by itself when its worker stops
@@ -61,7 +61,7 @@ _OPEN: WeakSet[ChildProcess] = WeakSet()
 
 
 #: Takes what a function tells before its end; ``reply`` sends a message to its process.
-Take: TypeAlias = "Callable[[BeginTelling | Told, Callable[[TellingBegun], Awaitable[None]]], None]"
+Take: TypeAlias = "Callable[[BeginReport | ProgressReport, Callable[[ReportBegun], Awaitable[None]]], None]"
 
 
 class _Waiting:
@@ -71,7 +71,7 @@ class _Waiting:
         self.take = take
         self.token = anyio.lowlevel.current_token()
         self.ended = anyio.Event()
-        self.answer: Answer | None = None
+        self.answer: JobAnswer | None = None
         self.error: Exception | None = None
 
     def call(self, function: Callable[[], None]) -> None:
@@ -132,7 +132,7 @@ class ChildProcess(threading.Thread):
 
     # ── in the event loop ──
 
-    async def perform(self, request: bytes, label: Mapping[str, Any], take: Take) -> Answer:
+    async def perform(self, request: bytes, label: Mapping[str, Any], take: Take) -> JobAnswer:
         """Ask, and wait for the answer. On cancellation the process is killed.
 
         :param label: which job it is, for what the process prints and logs.
@@ -155,7 +155,7 @@ class ChildProcess(threading.Thread):
         assert waiting.answer is not None  # noqa: S101 - one of the two is there when it has ended
         return waiting.answer
 
-    async def _reply(self, message: TellingBegun) -> None:
+    async def _reply(self, message: ReportBegun) -> None:
         await self._send(encode_frame(message))
 
     async def _send(self, data: bytes) -> None:
@@ -222,7 +222,7 @@ class ChildProcess(threading.Thread):
     def _read_protocol(self) -> bool:
         """Read what the process has sent, and return False at the end of the stream."""
         try:
-            data = self._connection.recv(PORTION)
+            data = self._connection.recv(READ_BYTES)
         except BlockingIOError:
             return True
         except OSError:
@@ -230,7 +230,7 @@ class ChildProcess(threading.Thread):
         for message in self._answers.feed(data):
             if isinstance(message, LogLine):
                 self._log_record(message)
-            elif isinstance(message, BeginTelling | Told):
+            elif isinstance(message, BeginReport | ProgressReport):
                 self._hand_over(message)
             else:
                 self._read_output()  # all that was printed before the answer belongs to this job
@@ -240,9 +240,9 @@ class ChildProcess(threading.Thread):
 
     def _read_output(self) -> bool:
         """Read what the process has printed, but not without end, and return False at the end."""
-        for _ in range(AT_ONCE):
+        for _ in range(READS_IN_A_ROW):
             try:
-                data = os.read(self._output, PORTION)
+                data = os.read(self._output, READ_BYTES)
             except BlockingIOError:
                 return True
             if not data:
@@ -273,7 +273,7 @@ class ChildProcess(threading.Thread):
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _report(self, answer: Answer | None, error: Exception | None) -> None:
+    def _report(self, answer: JobAnswer | None, error: Exception | None) -> None:
         with self._lock:
             waiting, self._waiting = self._waiting, None
         if waiting is None:
@@ -283,7 +283,7 @@ class ChildProcess(threading.Thread):
         waiting.answer, waiting.error = answer, error
         waiting.call(waiting.ended.set)
 
-    def _hand_over(self, message: BeginTelling | Told) -> None:
+    def _hand_over(self, message: BeginReport | ProgressReport) -> None:
         """Give what a function tells to its job; after the end of that it is dropped."""
         waiting = self._waiting
         if waiting is not None:

@@ -15,7 +15,7 @@ from taskcore.lifecycle import Deferred, Outcome, Unencodable
 from taskcore.processes.frames import JobRaised, PerformJob
 from taskcore.processes.outcomes import outcome_of
 from taskcore.processes.pool import ProcessPool
-from taskcore.processes.telling import Telling
+from taskcore.processes.progress_receiver import ProgressReceiver
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.context import HeldKey
@@ -61,11 +61,11 @@ class ProcessRunner:
             fence,
             msgspec.json.encode(key),
         )
-        telling = Telling(job, task, fence)
+        receiver = ProgressReceiver(job, task, fence)
         try:
-            answer = await self._pool.run(request, job.extra, telling.take)
+            answer = await self._pool.run(request, job.extra, receiver.take)
         finally:
-            await telling.aclose()
+            await receiver.aclose()
         attempt, keyed = job.trail.attempts + 1, job.key is not None
         outcome = outcome_of(answer, when=self._clock(), worker=self._worker, attempt=attempt, keyed=keyed)
         if isinstance(outcome, Deferred | Unencodable) and isinstance(answer, JobRaised):

@@ -1,4 +1,4 @@
-"""``current().progress(…)``: what a running function tells of how far it has got. Telling costs no input or output."""
+"""``current().progress(…)``: how far a running function has got. Reporting costs no input or output."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from threading import Lock
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from taskcore.errors import InvalidArguments, NotRunning
-from taskcore.progress.record import Number, StoredProgress
+from taskcore.progress.record import Quantity, StoredProgress
 from taskcore.toolkit.logging import visible
 from taskcore.toolkit.units import shorten_repr
 
-__all__ = ["MESSAGE_LIMIT", "AsyncTracked", "Place", "Progress", "Tracked", "length_of"]
+__all__ = ["MESSAGE_LIMIT", "AsyncTracked", "Progress", "ProgressHost", "Tracked", "length_of"]
 
 T = TypeVar("T")
 
 MESSAGE_LIMIT = 500  #: characters of a message
 
 
-class Place(Protocol):
+class ProgressHost(Protocol):
     """Where a function runs, as its progress needs it."""
 
     def now(self) -> float:
@@ -28,7 +28,7 @@ class Place(Protocol):
         ...
 
     async def saved(self) -> StoredProgress | None:
-        """Read what earlier starts have told, in the event loop."""
+        """Read what earlier starts have reported, in the event loop."""
         ...
 
     def saved_now(self) -> StoredProgress | None:
@@ -40,22 +40,22 @@ class Place(Protocol):
 
 
 class Progress:
-    """How far the running job has got. Telling changes memory only; the worker writes it about once a second.
+    """How far the running job has got. Reporting changes memory only; the worker writes it about once a second.
 
     :ivar start: the value at which this start of the job began.
     :ivar changed: whether the worker has something to write.
     """
 
-    def __init__(self, place: Place, *, attempt: int, fence: int) -> None:
+    def __init__(self, place: ProgressHost, *, attempt: int, fence: int) -> None:
         self._place = place
         self._attempt, self._fence = attempt, fence
         self._lock = Lock()  # a function may tell from several threads of its own
-        self._value: Number = 0
-        self._total: Number | None = None
+        self._value: Quantity = 0
+        self._total: Quantity | None = None
         self._message = ""
         self._since = place.now()
         self._resumes: bool | None = None  # True: what was saved is to be read, None: it is not asked for
-        self.start: Number = 0
+        self.start: Quantity = 0
         self.changed = True
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class Progress:
         return self
 
     @property
-    def value(self) -> Number:
+    def value(self) -> Quantity:
         """The position: of an earlier attempt, if it was resumed, plus what this one has done since.
 
         :raises NotRunning: the saved position is not read yet (TC106).
@@ -76,7 +76,7 @@ class Progress:
         return self._value
 
     @property
-    def total(self) -> Number | None:
+    def total(self) -> Quantity | None:
         """Where it ends; None if that is not known."""
         return self._total
 
@@ -85,7 +85,7 @@ class Progress:
         """What the job does now."""
         return self._message
 
-    def advance(self, by: Number = 1, message: str | None = None) -> None:
+    def advance(self, by: Quantity = 1, message: str | None = None) -> None:
         """Move the position.
 
         :param message: what the job does now; None leaves it as it is.
@@ -104,7 +104,9 @@ class Progress:
                 self._message = message
             self.changed = True
 
-    def update(self, value: Number | None = None, *, total: Number | None = None, message: str | None = None) -> None:
+    def update(
+        self, value: Quantity | None = None, *, total: Quantity | None = None, message: str | None = None
+    ) -> None:
         """Set the position, the total or the message; None leaves each as it is.
 
         :raises InvalidArguments: a number or a text that cannot be (TC302).
@@ -126,7 +128,7 @@ class Progress:
     # ── resuming ──
 
     def ask_to_resume(self) -> None:
-        """Let the next read of the value go on from the saved position; before the first telling only."""
+        """Let the next read of the value go on from the saved position; before the first report only."""
         if self._resumes is None:
             self._resumes = True
             self.changed = False  # what is saved must not be overwritten before it is read
@@ -175,11 +177,11 @@ class Progress:
                 since=self._since,
             )
 
-    def copy_from(self, told: StoredProgress) -> None:
-        """Take over what the function tells in another process."""
+    def copy_from(self, reported: StoredProgress) -> None:
+        """Take over what the function reports in another process."""
         with self._lock:
-            self._value, self._total, self._message = told.value, told.total, told.message
-            self.start, self._since = told.start, told.since
+            self._value, self._total, self._message = reported.value, reported.total, reported.message
+            self.start, self._since = reported.start, reported.since
             self.changed = True
 
 
@@ -244,11 +246,11 @@ def length_of(items: object) -> int | None:
         return None
 
 
-def _number(name: str, value: object) -> Number:
+def _number(name: str, value: object) -> Quantity:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     raise InvalidArguments(
-        f"{name}={shorten_repr(value)} of progress() is not a number that can be told", fix="give a finite number"
+        f"{name}={shorten_repr(value)} of progress() is not a number that can be reported", fix="give a finite number"
     )
 
 

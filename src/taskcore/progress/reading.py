@@ -1,4 +1,4 @@
-"""``job.progress()`` and ``job.log()``: reading what a job tells, once or as it comes, until the job has ended."""
+"""``job.progress()`` and ``job.log()``: reading what a job reports, once or as it comes, until the job has ended."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ReadLog:
 
 
 class _JobReader:
-    """What one job has told."""
+    """What one job has reported."""
 
     def __init__(self, job: Job[Any]) -> None:
         self._job = job
@@ -214,10 +214,10 @@ class Follower:
     async def _watch_both(self, store: Store, outcome: str, ready: anyio.Event) -> None:
         try:
             with self._scope, unwrap_single():
-                async with store.watch(self._name) as told, store.watch(outcome) as ends:
+                async with store.watch(self._name) as reports, store.watch(outcome) as ends:
                     ready.set()
                     async with anyio.create_task_group() as group:
-                        group.start_soon(self._take_told, told)
+                        group.start_soon(self._take_reports, reports)
                         await self._take_end(ends)
                         group.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - raised in the reader
@@ -226,7 +226,7 @@ class Follower:
             ready.set()
             self._changed.set()
 
-    async def _take_told(self, records: AsyncIterator[Record]) -> None:
+    async def _take_reports(self, records: AsyncIterator[Record]) -> None:
         async for record in records:
             self._unread = record.value
             self._changed.set()

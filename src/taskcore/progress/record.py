@@ -1,6 +1,6 @@
 """The records of a job's progress and of its log: what a store keeps, and what readers get. No input or output here.
 
-    progress/<id>    the last position that an attempt has told, with the attempt's fence
+    progress/<id>    the last position that an attempt has reported, with the attempt's fence
     log/<id>         the first lines and the last lines that its attempts wrote
 
 The progress says which start of the job wrote it, by the start's fence, and a later start has a higher one. Where a
@@ -17,19 +17,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from taskcore.store import unreadable_record
+from taskcore.store import record_decoder
 from taskcore.toolkit.logging import visible
 from taskcore.toolkit.urls import mask_text
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
-    "KEPT",
+    "KEPT_AFTER_CHANGE",
     "LINE_LIMIT",
     "JobLog",
     "JobLogLine",
     "JobProgress",
     "KeptLines",
-    "Number",
+    "Quantity",
     "StoredLine",
     "StoredLog",
     "StoredProgress",
@@ -44,9 +44,9 @@ __all__ = [
     "seen_progress",
 ]
 
-Number: TypeAlias = int | float
+Quantity: TypeAlias = int | float
 
-KEPT = 86_400.0  #: seconds for which both are kept after the last change; longer, if results are
+KEPT_AFTER_CHANGE = 86_400.0  #: seconds for which both are kept after the last change; longer, if results are
 LINE_LIMIT = 4_096  #: characters of one line of a log
 FIRST_BYTES, LAST_BYTES = 16_384, 49_152  #: of the first and of the last lines that are kept
 FIRST_LINES, LAST_LINES = 200, 800
@@ -66,18 +66,18 @@ def log_name(job_id: str) -> str:
 
 
 class JobProgress(PublicValue, frozen=True, kw_only=True):
-    """How far a job has got, as it was told last.
+    """How far a job has got, as it was reported last.
 
     :param value: the position.
     :param total: where it ends; None if that is not known.
     :param message: what the job does now.
-    :param attempt: the attempt that told it.
+    :param attempt: the attempt that reported it.
     :param at: when, in seconds since the epoch, by the worker's clock.
-    :param rate: how much of ``value`` this attempt has done per second; None before it can be told.
+    :param rate: how much of ``value`` this attempt has done per second; None before it is known.
     """
 
-    value: Number
-    total: Number | None
+    value: Quantity
+    total: Quantity | None
     message: str
     attempt: int
     at: float
@@ -90,7 +90,7 @@ class JobProgress(PublicValue, frozen=True, kw_only=True):
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until the end at this rate; None if that cannot be told."""
+        """Seconds until the end at this rate; None if that is not known."""
         if not self.rate or self.total is None:
             return None
         return max(self.total - self.value, 0) / self.rate
@@ -131,13 +131,13 @@ class StoredProgress(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     :param start: the value at which this start began, ``since`` when.
     """
 
-    value: Number = 0
-    total: Number | None = None
+    value: Quantity = 0
+    total: Quantity | None = None
     message: str = ""
     attempt: int = 1
     fence: int = 0
     at: float = 0.0
-    start: Number = 0
+    start: Quantity = 0
     since: float = 0.0
 
 
@@ -160,30 +160,8 @@ class StoredLog(msgspec.Struct, frozen=True, omit_defaults=True):
 
 encode_progress = msgspec.json.Encoder().encode
 encode_log = msgspec.json.Encoder().encode
-_decode_progress = msgspec.json.Decoder(StoredProgress).decode
-_decode_log = msgspec.json.Decoder(StoredLog).decode
-
-
-def decode_progress(data: bytes) -> StoredProgress:
-    """Decode the record of a job's progress.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode_progress(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the progress of a job", data, error) from error
-
-
-def decode_log(data: bytes) -> StoredLog:
-    """Decode the record of a job's log.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode_log(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the log of a job", data, error) from error
+decode_progress = record_decoder(StoredProgress, "the progress of a job")
+decode_log = record_decoder(StoredLog, "the log of a job")
 
 
 def seen_progress(stored: StoredProgress) -> JobProgress:

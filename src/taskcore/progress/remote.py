@@ -1,4 +1,4 @@
-"""What a function in a process of its own tells: gathered there, sent a few times a second, kept by the worker."""
+"""What a function in a process of its own reports: gathered there, sent a few times a second, kept by the worker."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from taskcore.errors import BrokerUnavailable, StoreRequired
+from taskcore.progress.current import open_reports
 from taskcore.progress.handles import Progress
 from taskcore.progress.record import StoredProgress, clean_line, decode_progress, encode_progress
 from taskcore.progress.reports import JobReports
-from taskcore.progress.telling import open_reports
 
-__all__ = ["RemoteReports", "TellsWorker", "open_reports", "raise_problem", "saved_bytes", "take"]
+__all__ = ["ProgressChannel", "RemoteReports", "open_reports", "raise_problem", "saved_bytes", "take"]
 
 SEND_FIRST, SEND_EVERY = 0.02, 0.3  #: seconds; less than the worker's own interval
 LINES_PENDING = 1_000  #: lines that wait to be sent; the first one more sends them
 
 
-class TellsWorker(Protocol):
+class ProgressChannel(Protocol):
     """The connection of a process to its worker."""
 
     def begin(self, *, resume: bool) -> bytes:
-        """Say that something will be told; return the saved position, if it is asked for.
+        """Say that reports will come; return the saved position, if it is asked for.
 
         :raises StoreRequired: the worker's app has no store (TC105).
         :raises BrokerUnavailable: the store cannot be reached (TC201).
@@ -31,17 +31,17 @@ class TellsWorker(Protocol):
         ...
 
     def tell(self, progress: bytes, lines: list[tuple[float, str]]) -> None:
-        """Send what was told."""
+        """Send what was reported."""
         ...
 
 
 class RemoteReports:
-    """What one job in this process tells.
+    """What one job in this process reports.
 
     :param fence, attempt: of this start of the job.
     """
 
-    def __init__(self, worker: TellsWorker, *, attempt: int, fence: int) -> None:
+    def __init__(self, worker: ProgressChannel, *, attempt: int, fence: int) -> None:
         self._worker = worker
         self._attempt, self._fence = attempt, fence
         self._progress: Progress | None = None
@@ -65,11 +65,11 @@ class RemoteReports:
             self.send()
 
     async def saved(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`; this loop has nothing else to do."""
+        """See :class:`taskcore.progress.handles.ProgressHost`; this loop has nothing else to do."""
         return self.saved_now()
 
     def saved_now(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`."""
+        """See :class:`taskcore.progress.handles.ProgressHost`."""
         saved = self._worker.begin(resume=True)
         return decode_progress(saved) if saved else None
 
@@ -95,7 +95,7 @@ class RemoteReports:
 
 
 def take(reports: JobReports, progress: bytes, lines: Sequence[tuple[float, str]]) -> None:
-    """Take over, in the worker, what was told."""
+    """Take over, in the worker, what was reported."""
     if progress:
         reports.progress().copy_from(decode_progress(progress))
     for at, text in lines:
@@ -109,7 +109,7 @@ async def saved_bytes(reports: JobReports) -> bytes:
 
 
 def raise_problem(problem: str, *, needs_store: bool) -> None:
-    """Raise, in the process, why nothing can be told.
+    """Raise, in the process, why nothing can be reported.
 
     :raises StoreRequired, BrokerUnavailable: as the worker found it.
     """

@@ -1,4 +1,4 @@
-"""What one start of a job tells: its progress and its log, as records that the writer carries into the store."""
+"""What one start of a job reports: its progress and its log, as records that the writer carries into the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import anyio.lowlevel
 from taskcore.errors import NotRunning
 from taskcore.progress.handles import Progress
 from taskcore.progress.record import (
-    KEPT,
+    KEPT_AFTER_CHANGE,
     KeptLines,
     StoredLine,
     StoredProgress,
@@ -26,14 +26,14 @@ from taskcore.progress.record import (
     log_name,
     progress_name,
 )
-from taskcore.progress.writer import Sheet, writer_of
+from taskcore.progress.writer import ReportedRecord, writer_of
 from taskcore.store import ABSENT, Expect, Record, Store, Version
 
 __all__ = ["JobReports", "has_event_loop"]
 
 
 class JobReports:
-    """What one start of a job tells.
+    """What one start of a job reports.
 
     :param token: of the event loop in which the store is open.
     :param clock: seconds since the epoch.
@@ -56,17 +56,17 @@ class JobReports:
         self._store = store
         self._token = token
         self._attempt, self._fence = attempt, fence
-        self._keep = max(KEPT, kept or 0.0)
+        self._keep = max(KEPT_AFTER_CHANGE, kept or 0.0)
         self._mark = token_hex(3)
-        self._progress: _ProgressSheet | None = None
-        self._log: _LogSheet | None = None
+        self._progress: _ProgressRecord | None = None
+        self._log: _LogRecord | None = None
         self._writer = writer_of(store)
         self._writer.add(self)
 
     @property
-    def sheets(self) -> Sequence[Sheet]:
+    def records(self) -> Sequence[ReportedRecord]:
         """See :class:`taskcore.progress.writer.Reports`."""
-        return [sheet for sheet in (self._progress, self._log) if sheet is not None]
+        return [record for record in (self._progress, self._log) if record is not None]
 
     async def aclose(self) -> None:
         """Write the last of it; nothing is written from then on."""
@@ -81,26 +81,26 @@ class JobReports:
     def progress(self) -> Progress:
         """Return the progress of this start, the same at each call."""
         if self._progress is None:
-            told = Progress(self, attempt=self._attempt, fence=self._fence)
-            self._progress = _ProgressSheet(self.job_id, self._keep, told, self._fence)
+            progress = Progress(self, attempt=self._attempt, fence=self._fence)
+            self._progress = _ProgressRecord(self.job_id, self._keep, progress, self._fence)
             self._is_new()
-        return self._progress.told
+        return self._progress.progress
 
     def log(self, text: str, at: float | None = None) -> None:
         """Add a line to the log."""
         if self._log is None:
-            self._log = _LogSheet(self.job_id, self._keep, self._mark)
+            self._log = _LogRecord(self.job_id, self._keep, self._mark)
             self._is_new()
         when = self.now() if at is None else at
         self._log.add(StoredLine(round(when, 3), self._attempt, self._mark, clean_line(text)))
 
     def _is_new(self) -> None:
-        """Write the first words soon; those of a thread are found soon, too, because its reports are new."""
+        """Write the first report soon; those of a thread are found soon, too, because its reports are new."""
         if has_event_loop():
             self._writer.add(self)
 
     async def saved(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`."""
+        """See :class:`taskcore.progress.handles.ProgressHost`."""
         record = await self._store.get(progress_name(self.job_id))
         if record is None:
             return None
@@ -109,7 +109,7 @@ class JobReports:
         return decode_progress(record.value)
 
     def saved_now(self) -> StoredProgress | None:
-        """See :class:`taskcore.progress.handles.Place`."""
+        """See :class:`taskcore.progress.handles.ProgressHost`."""
         if has_event_loop():
             raise NotRunning(
                 "the saved position cannot be read here without blocking the event loop",
@@ -119,8 +119,8 @@ class JobReports:
         return anyio.from_thread.run(self.saved, token=self._token)
 
 
-class _RecordSheet:
-    """A record that a running job changes; see :class:`taskcore.progress.writer.Sheet`."""
+class _StoreRecord:
+    """A record that a running job changes; see :class:`taskcore.progress.writer.ReportedRecord`."""
 
     def __init__(self, name: str, keep: float) -> None:
         self.name = name
@@ -130,33 +130,33 @@ class _RecordSheet:
         self._renew_at = float("inf")
 
     def written(self, version: Version) -> None:
-        """Note the version; a job that tells nothing for long keeps its record all the same."""
+        """Note the version; a job that reports nothing for long keeps its record all the same."""
         self.expect = version
         self._renew_at = anyio.current_time() + self.keep / 2
 
 
-class _ProgressSheet(_RecordSheet):
+class _ProgressRecord(_StoreRecord):
     """The progress of one start: it replaces that of earlier ones, and gives way to a later one."""
 
-    def __init__(self, job_id: str, keep: float, told: Progress, fence: int) -> None:
+    def __init__(self, job_id: str, keep: float, progress: Progress, fence: int) -> None:
         super().__init__(progress_name(job_id), keep)
-        self.told = told
+        self.progress = progress
         self._fence = fence
 
     @property
     def is_due(self) -> bool:
         """Whether there is something to write."""
-        return not self.is_lost and (self.told.changed or anyio.current_time() >= self._renew_at)
+        return not self.is_lost and (self.progress.changed or anyio.current_time() >= self._renew_at)
 
     def take(self) -> bytes:
         """Return the record."""
-        return encode_progress(self.told.take_change())
+        return encode_progress(self.progress.take_change())
 
     def put_back(self) -> None:
         """Count it as not written."""
-        self.told.changed = True
+        self.progress.changed = True
 
-    def met(self, current: Record | None) -> None:
+    def on_conflict(self, current: Record | None) -> None:
         """Replace the progress of an earlier start."""
         self.expect = ABSENT
         if current is not None:
@@ -164,7 +164,7 @@ class _ProgressSheet(_RecordSheet):
             self.is_lost = decode_progress(current.value).fence > self._fence
 
 
-class _LogSheet(_RecordSheet):
+class _LogRecord(_StoreRecord):
     """The log of one start: its lines follow those of other starts."""
 
     def __init__(self, job_id: str, keep: float, mark: str) -> None:
@@ -195,7 +195,7 @@ class _LogSheet(_RecordSheet):
         """Count it as not written."""
         self._changed = True
 
-    def met(self, current: Record | None) -> None:
+    def on_conflict(self, current: Record | None) -> None:
         """Put the lines of this start behind those that stand there."""
         self.expect = ABSENT
         if current is not None:

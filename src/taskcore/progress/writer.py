@@ -1,7 +1,7 @@
-"""The writer: carries what running jobs tell into the store, all jobs of an app in one batch, about once a second.
+"""The writer: carries what running jobs report into the store, all jobs of an app in one batch, about once a second.
 
     first      at once
-    then       what has changed, every INTERVAL
+    then       what has changed, every WRITE_EVERY
     at the end of the start, before its outcome is settled
 
 A write expects the version that this start wrote last. A conflict shows what stands there: of an earlier start it is
@@ -23,19 +23,19 @@ from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.detached import Detached, start_detached
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Reports", "Sheet", "Writer", "writer_of"]
+__all__ = ["ReportedRecord", "Reports", "Writer", "writer_of"]
 
 log = logger("taskcore.progress")
 
-INTERVAL = 1.0  #: seconds between two batches
-LINGER = 0.02  #: seconds for which the first words of several jobs are gathered
-BATCH = 500  #: callers whose sheets are written together
-TOGETHER = 200  #: records in one write; a log may be large
-CONFLICTS = 5  #: writes of one record in a row; two starts of a job meet no more often
+WRITE_EVERY = 1.0  #: seconds between two batches
+GATHER_FOR = 0.02  #: seconds for which the first reports of several jobs are gathered
+CALLERS_PER_BATCH = 500  #: callers whose records are written together
+RECORDS_PER_WRITE = 200  #: records in one write; a log may be large
+WRITE_TRIES = 5  #: writes of one record in a row; two starts of a job meet no more often
 FINAL_TRIES, FINAL_PAUSE = 3, 0.2  #: at the end of a job, while the store cannot be reached
 
 
-class Sheet(Protocol):
+class ReportedRecord(Protocol):
     """A record that a running job changes."""
 
     name: str
@@ -60,7 +60,7 @@ class Sheet(Protocol):
         """Note the version that was written."""
         ...
 
-    def met(self, current: Record | None) -> None:
+    def on_conflict(self, current: Record | None) -> None:
         """See what stands there, in order to write again.
 
         :raises UnreadableRecord: it is none of ours (TC408).
@@ -69,12 +69,12 @@ class Sheet(Protocol):
 
 
 class Reports(Protocol):
-    """What one start of a job tells."""
+    """What one start of a job reports."""
 
     job_id: str
 
     @property
-    def sheets(self) -> Sequence[Sheet]:
+    def records(self) -> Sequence[ReportedRecord]:
         """The records that it changes."""
         ...
 
@@ -87,13 +87,13 @@ class Writer:
         self._open: dict[Reports, None] = {}
         self._runs = False
         self._new = anyio.Event()
-        self._commits = GroupCommit[Sequence[Sheet], None](self._commit, limit=BATCH)
+        self._commits = GroupCommit[Sequence[ReportedRecord], None](self._commit, limit=CALLERS_PER_BATCH)
         self._detached = Detached()
         self._troubled = False
-        self._in_flight: frozenset[Sheet] = frozenset()
+        self._in_flight: frozenset[ReportedRecord] = frozenset()
 
     def add(self, reports: Reports) -> None:
-        """Write what this job tells from now on; in the event loop."""
+        """Write what this job reports from now on; in the event loop."""
         self._open[reports] = None
         self._new.set()
         if not self._runs:
@@ -103,7 +103,7 @@ class Writer:
     async def finish(self, reports: Reports) -> None:
         """Write the last of it, and no more; goes on when the caller is cancelled."""
         self._open.pop(reports, None)
-        if any(sheet.is_due or sheet in self._in_flight for sheet in reports.sheets):
+        if any(record.is_due or record in self._in_flight for record in reports.records):
             await self._detached.run(partial(self._finish, reports))
 
     async def write(self, reports: Reports) -> None:
@@ -111,7 +111,7 @@ class Writer:
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
-        await self._commits.submit(reports.sheets)
+        await self._commits.submit(reports.records)
 
     async def _finish(self, reports: Reports) -> None:
         for number in range(FINAL_TRIES):
@@ -128,26 +128,26 @@ class Writer:
         return None
 
     async def _run(self) -> None:
-        """Write until no job tells anything more."""
-        next_tick, known = anyio.current_time() + INTERVAL, set[Sheet]()
+        """Write until no job reports anything more."""
+        next_tick, known = anyio.current_time() + WRITE_EVERY, set[ReportedRecord]()
         try:
             while self._open:
                 with anyio.CancelScope(deadline=next_tick):
                     await self._new.wait()
-                    await anyio.sleep(LINGER)
+                    await anyio.sleep(GATHER_FOR)
                 now, self._new = anyio.current_time(), anyio.Event()
                 is_tick = now >= next_tick
-                sheets = {sheet for reports in self._open for sheet in reports.sheets}
-                due = [sheet for sheet in sheets if sheet.is_due and (is_tick or sheet not in known)]
-                known = sheets
+                records = {record for reports in self._open for record in reports.records}
+                due = [record for record in records if record.is_due and (is_tick or record not in known)]
+                known = records
                 if due:
                     await self._try(due)
                 if is_tick:
-                    next_tick = now + INTERVAL
+                    next_tick = now + WRITE_EVERY
         finally:
             self._runs = False
 
-    async def _try(self, due: Sequence[Sheet]) -> None:
+    async def _try(self, due: Sequence[ReportedRecord]) -> None:
         try:
             await self._commits.submit(due)
         except BrokerUnavailable as error:
@@ -161,24 +161,26 @@ class Writer:
 
     # ── one batch ──
 
-    async def _commit(self, batches: list[Sequence[Sheet]]) -> Sequence[None]:
-        due = list(dict.fromkeys(sheet for batch in batches for sheet in batch if sheet.is_due))
+    async def _commit(self, batches: list[Sequence[ReportedRecord]]) -> Sequence[None]:
+        due = list(dict.fromkeys(record for batch in batches for record in batch if record.is_due))
         self._in_flight = frozenset(due)
         try:
-            for _ in range(CONFLICTS):
+            for _ in range(WRITE_TRIES):
                 if not due:
                     break
                 due = await self._put(due)
         finally:
             self._in_flight = frozenset()
-        for sheet in due:
-            log.warning("the record %s was another one at each of %d writes; trying again", sheet.name, CONFLICTS)
+        for record in due:
+            log.warning(
+                "the record %s was changed by other writers at each of %d tries; trying again", record.name, WRITE_TRIES
+            )
         return [None] * len(batches)
 
-    async def _put(self, due: Sequence[Sheet]) -> list[Sheet]:
-        """Write sheets, and return those that met another record."""
-        if len(due) > TOGETHER:
-            parts = [due[start : start + TOGETHER] for start in range(0, len(due), TOGETHER)]
+    async def _put(self, due: Sequence[ReportedRecord]) -> list[ReportedRecord]:
+        """Write records, and return those that found another record."""
+        if len(due) > RECORDS_PER_WRITE:
+            parts = [due[start : start + RECORDS_PER_WRITE] for start in range(0, len(due), RECORDS_PER_WRITE)]
             return [again for part in parts for again in await self._put(part)]
         writes = [Write(key=one.name, value=one.take(), expect=one.expect, keep=one.keep) for one in due]
         try:
@@ -196,14 +198,14 @@ class Writer:
                 continue
             one.put_back()
             try:
-                one.met(answer.current)
+                one.on_conflict(answer.current)
             except UnreadableRecord as error:
                 _give_up(one, error)
             if not one.is_lost:
                 again.append(one)
         return again
 
-    async def _put_apart(self, due: Sequence[Sheet], error: StoreRefused) -> list[Sheet]:
+    async def _put_apart(self, due: Sequence[ReportedRecord], error: StoreRefused) -> list[ReportedRecord]:
         """Find the one that the store refuses: the others of its batch are written."""
         if len(due) == 1:
             _give_up(due[0], error)
@@ -211,12 +213,12 @@ class Writer:
         return [again for one in due for again in await self._put([one])]
 
 
-def _give_up(sheet: Sheet, error: StoreRefused | UnreadableRecord) -> None:
-    sheet.is_lost = True
-    log.warning("the record %s is not written any more: %s", sheet.name, error.what)
+def _give_up(record: ReportedRecord, error: StoreRefused | UnreadableRecord) -> None:
+    record.is_lost = True
+    log.warning("the record %s is not written any more: %s", record.name, error.what)
 
 
-#: The writers by the identities of their stores; jobs that tell hold them, and they hold their store.
+#: The writers by the identities of their stores; jobs that report hold them, and they hold their store.
 _WRITERS: WeakValueDictionary[int, Writer] = WeakValueDictionary()
 
 

@@ -5,10 +5,10 @@ reading a record per job costs more than the job. So a request there is announce
 whose version changes with each request, and which is gone when no request is left.
 
     request     cancel/<id> is written, then cancels/newest      the caller is answered ANNOUNCED_AFTER later
-    worker      cancels/newest is read at least every NEWS_LAST while jobs start; cancel/<id> only when it has changed
+    worker      cancels/newest is read within READ_VALID_FOR while jobs start; cancel/<id> only when it has changed
 
-A job that starts after the caller was answered starts under news that were read after the request was written: news
-last for less time than callers wait. Both count on their own clocks, and only durations.
+A job that starts after the caller was answered starts under a read that began after the request was written: a read
+is valid for less time than callers wait. Both count on their own clocks, and only durations.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import anyio
 from taskcore.records.names import NEWEST_CANCEL, cancel_name
 from taskcore.store import ANY, Store, Version, unreadable_record
 
-__all__ = ["ANNOUNCED_AFTER", "NEWS_LAST", "NO_REQUESTS", "Cancels"]
+__all__ = ["ANNOUNCED_AFTER", "NO_REQUESTS", "READ_VALID_FOR", "Cancels"]
 
 REQUESTED = b"1"  #: the value of a request
 CANCEL_KEPT = 86_400.0  #: seconds for which a request is kept
 NEWEST_KEPT = CANCEL_KEPT + 60.0  #: longer than any request that it announces, however a store rounds
 
 ANNOUNCED_AFTER = 0.2  #: seconds after its announcement by which all workers act on a request
-NEWS_LAST = 0.18  #: seconds for which a worker may act on what it read; less, so that clocks may differ in speed
+READ_VALID_FOR = 0.18  #: seconds for which a worker may act on what it read; less, so that clocks may differ in speed
 NO_REQUESTS: Version = ""  #: stands for the version of an announcement that is not there
 
 
@@ -57,6 +57,6 @@ class Cancels:
         record = await self._store.get(cancel_name(job_id))
         if record is not None and record.value != REQUESTED:
             raise unreadable_record(
-                f"the record {cancel_name(job_id)}", record.value, "it is no request to cancel a job"
+                f"the record {cancel_name(job_id)}", record.value, "it is not a request to cancel a job"
             )
         return record is not None

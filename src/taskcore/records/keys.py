@@ -29,7 +29,7 @@ import anyio
 import msgspec
 
 from taskcore.errors import UnreadableRecord
-from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write, unreadable_record
+from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write, record_decoder
 from taskcore.toolkit.logging import logger
 
 __all__ = [
@@ -141,18 +141,7 @@ class Lost(msgspec.Struct, frozen=True):
 Acquisition: TypeAlias = Acquired | Busy | Completed
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(KeyRecord).decode
-
-
-def decode_key_record(data: bytes) -> KeyRecord:
-    """Decode the record of a key.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the record of an idempotency key", data, error) from error
+decode_key_record = record_decoder(KeyRecord, "the record of an idempotency key")
 
 
 class IdempotencyKeys:
@@ -210,9 +199,9 @@ class IdempotencyKeys:
         """
         for _ in range(ACQUIRE_TRIES):
             record = await self._store.get(name)
-            obstacle = _look(record, None if may_overlap else claim.job, now)
-            if obstacle is not None:
-                return obstacle
+            conflict = _look(record, None if may_overlap else claim.job, now)
+            if conflict is not None:
+                return conflict
             standing = decode_key_record(record.value) if record else None
             fence = max(standing.fence + 1 if standing else 1, least_fence)
             # The sender's fingerprint stays: it may have an older version of the task than this worker.

@@ -63,7 +63,7 @@ class Outcomes:
                     return Existing(found.value)
             conflict = answer
         raise StoreRefused(
-            f"the record {write.key} was another one at each of {ACCEPT_TRIES} writes",
+            f"the record {write.key} was changed by other writers at each of {ACCEPT_TRIES} tries",
             fix="find the program that writes to this store",
         )
 

@@ -25,7 +25,7 @@ from taskcore.toolkit.units import shorten_repr
 
 __all__ = ["Zone", "count", "next_instant", "previous_instant", "zone"]
 
-PROBE = 6 * 3600  #: seconds between two looks at an offset; no zone changes it and back within this time
+PROBE_STEP = 6 * 3600  #: seconds between two looks at an offset; no zone changes it and back within this time
 FIRST_YEAR, LAST_YEAR = 1900, 9990
 
 
@@ -60,8 +60,8 @@ class Zone:
     def _cut(self, year: int) -> list[Segment]:
         begin, end = (int(datetime(one, 1, 1, tzinfo=UTC).timestamp()) for one in (year, year + 1))
         starts = [begin]
-        for probe in range(begin, end, PROBE):
-            low, high = probe, min(probe + PROBE, end)
+        for probe in range(begin, end, PROBE_STEP):
+            low, high = probe, min(probe + PROBE_STEP, end)
             if self._offset(low) != self._offset(high):
                 starts.append(self._change(low, high))
         if starts[-1] == end:  # it belongs to the next year

@@ -1,6 +1,6 @@
-"""Clocks of instances: each tells its time through the store now and then, and one that is ahead is found out.
+"""Clocks of instances: each writes its time into the store now and then, and one that is ahead is found out.
 
-    schedules/clock   the time of the instance that told it last; instances watch it
+    schedules/clock   the time of the instance that wrote it last; instances watch it
     schedules/ahead   instances that were ahead of another one, for ten minutes; ``taskcore doctor`` reports them
 
 A time that comes from the future is a proof: its sender is ahead by at least that much. One from the past proves
@@ -22,14 +22,14 @@ __all__ = ["ClockCheck", "ClockDifference", "clock_differences", "fires_somewher
 
 log = logger("taskcore.schedules")
 
-TOLD, AHEAD = "schedules/clock", "schedules/ahead"  #: names of records
-TELL_EVERY = 60.0  #: seconds between two tellings of one instance
-WORTH_TELLING = 500  #: milliseconds of difference
-KEPT = 600.0  #: seconds for which a difference is remembered
-PAUSE = 5.0  #: seconds until a store that cannot be reached is tried again
+CLOCK_RECORD, AHEAD_RECORD = "schedules/clock", "schedules/ahead"  #: names of records
+WRITE_EVERY = 60.0  #: seconds between two times of one instance
+SMALLEST_DIFFERENCE = 500  #: milliseconds of difference
+DIFFERENCE_KEPT = 600.0  #: seconds for which a difference is remembered
+RETRY_PAUSE = 5.0  #: seconds until a store that cannot be reached is tried again
 
 
-class _Told(msgspec.Struct, frozen=True):
+class ClockNote(msgspec.Struct, frozen=True):
     """What time it is, in milliseconds, by the clock of an instance."""
 
     instance: str
@@ -48,13 +48,13 @@ class ClockDifference(msgspec.Struct, frozen=True):
     seconds: float
 
 
-_decode_told = msgspec.json.Decoder(_Told).decode
+_decode_note = msgspec.json.Decoder(ClockNote).decode
 _decode_ahead = msgspec.json.Decoder(dict[str, ClockDifference]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class ClockCheck:
-    """Tells the time of one instance, and compares it with what others tell.
+    """Writes the time of one instance, and compares it with what others write.
 
     :param now: milliseconds since the epoch, by this instance's clock.
     """
@@ -65,54 +65,54 @@ class ClockCheck:
         self._now = now
         self._known: dict[str, float] = {}
 
-    async def tell(self) -> None:
-        """Tell the time until cancelled."""
+    async def write(self) -> None:
+        """Write the time until cancelled."""
         while True:
             try:
-                value = _encode(_Told(self._instance, self._now()))
-                await self._store.put(TOLD, value, expect=ANY, keep=KEPT)
+                value = _encode(ClockNote(self._instance, self._now()))
+                await self._store.put(CLOCK_RECORD, value, expect=ANY, keep=DIFFERENCE_KEPT)
             except TaskcoreError as error:
-                log.debug("the time of this instance is not told: %s", error)
-            await anyio.sleep(TELL_EVERY)
+                log.debug("the time of this instance is not written: %s", error)
+            await anyio.sleep(WRITE_EVERY)
 
     async def compare(self) -> None:
-        """Compare what others tell until cancelled."""
+        """Compare what others write until cancelled."""
         while True:
             try:
-                async with self._store.watch(TOLD) as records:
+                async with self._store.watch(CLOCK_RECORD) as records:
                     async for record in records:
-                        await self._compare(_decode_told(record.value))
+                        await self._compare(_decode_note(record.value))
             except (TaskcoreError, msgspec.MsgspecError) as error:
                 log.debug("clocks are not compared: %s", error)
-            await anyio.sleep(PAUSE)
+            await anyio.sleep(RETRY_PAUSE)
 
-    async def _compare(self, told: _Told) -> None:
-        seconds = round((told.at - self._now()) / 1000, 1)
+    async def _compare(self, note: ClockNote) -> None:
+        seconds = round((note.at - self._now()) / 1000, 1)
         if (
-            told.instance == self._instance
-            or seconds * 1000 < WORTH_TELLING
-            or self._known.get(told.instance) == seconds
+            note.instance == self._instance
+            or seconds * 1000 < SMALLEST_DIFFERENCE
+            or self._known.get(note.instance) == seconds
         ):
             return
-        self._known[told.instance] = seconds
+        self._known[note.instance] = seconds
         log.warning(
             "the clock of %s is ahead of this one by %.1f s, so it fires schedules early; synchronise the clocks",
-            told.instance, seconds,
+            note.instance, seconds,
         )  # fmt: skip
-        found = await self._store.get(AHEAD)
+        found = await self._store.get(AHEAD_RECORD)
         known = {} if found is None else _decode_ahead(found.value)
-        known[told.instance] = ClockDifference(told.instance, self._instance, seconds)
-        await self._store.put(AHEAD, _encode(known), expect=ANY, keep=KEPT)
+        known[note.instance] = ClockDifference(note.instance, self._instance, seconds)
+        await self._store.put(AHEAD_RECORD, _encode(known), expect=ANY, keep=DIFFERENCE_KEPT)
 
 
 async def fires_somewhere(store: Store) -> bool:
-    """Tell whether an instance that fires schedules has told its time within the last ten minutes."""
-    return await store.get(TOLD) is not None
+    """Tell whether an instance that fires schedules has written its time within the last ten minutes."""
+    return await store.get(CLOCK_RECORD) is not None
 
 
 async def clock_differences(store: Store) -> list[ClockDifference]:
     """Read which instances were ahead of others within the last ten minutes."""
-    found = await store.get(AHEAD)
+    found = await store.get(AHEAD_RECORD)
     try:
         return [] if found is None else list(_decode_ahead(found.value).values())
     except msgspec.MsgspecError:

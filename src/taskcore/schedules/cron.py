@@ -179,7 +179,7 @@ def _check_term(expression: str, field: _Field, term: str) -> None:
     body, slash, step = term.partition("/")
     if slash and (not step.isascii() or not step.isdecimal() or not int(step)):
         raise _wrong(
-            expression, f"{field.name}: the step of {term!r} is no number above 0", "write */5 for every fifth"
+            expression, f"{field.name}: the step of {term!r} is not a number above 0", "write */5 for every fifth"
         )
     if body == "?":
         raise _wrong(expression, f"{field.name}: '?' is not known", "write * instead")
@@ -218,7 +218,7 @@ def _number(expression: str, field: _Field, text: str) -> int:
     if not text.isascii() or not text.isdecimal():
         close = get_close_matches(text[:3], field.names, n=1, cutoff=0.5) if text else []
         fix = f"did you mean {close[0]}?" if close else f"give numbers from {field.least} to {field.most}"
-        raise _wrong(expression, f"{field.name}: {text!r} is no number" + " or name" * bool(field.names), fix)
+        raise _wrong(expression, f"{field.name}: {text!r} is not a number" + " or name" * bool(field.names), fix)
     if not field.least <= int(text) <= field.most:
         fix = f"give numbers from {field.least} to {field.most}"
         if field.name in ("minute", "hour") and int(text) == field.most + 1:

@@ -35,10 +35,10 @@ import msgspec
 from taskcore.schedules.record import LastTick, ScheduleRecord, TickClaim, key_record_of, tick_id
 from taskcore.schedules.timetable import Instants, fires_at, instants_of
 
-__all__ = ["ROUND", "UNCONFIRMED", "Decision", "decide"]
+__all__ = ["CONFIRM_TIMEOUT", "TICKS_PER_ROUND", "Decision", "decide"]
 
-ROUND = 10  #: ticks of one schedule that are claimed at a time
-UNCONFIRMED = 5_000  #: milliseconds after which any instance publishes a claimed tick again
+TICKS_PER_ROUND = 10  #: ticks of one schedule that are claimed at a time
+CONFIRM_TIMEOUT = 5_000  #: milliseconds after which any instance publishes a claimed tick again
 GIVEN_UP = 60_000  #: milliseconds after which an unconfirmed tick of a task that runs at most once is dropped
 ASK_AGAIN = 1_000  #: milliseconds until an instant that waits asks again whether the tick before is over
 
@@ -105,7 +105,7 @@ def decide(record: ScheduleRecord, now: int, *, last_over: bool) -> Decision:
     if not due.missed and not due.fresh and not due.passed and record.waiting is None:
         return Decision(record, again=again, look=_earliest(due.next, ask))
     over = not record.open and (last_over or record.last is None or _is_stale(record, now))
-    room = ROUND - len(record.open) if left is None else min(ROUND - len(record.open), left)
+    room = TICKS_PER_ROUND - len(record.open) if left is None else min(TICKS_PER_ROUND - len(record.open), left)
     choice = RULES[record.policies.overlap](record, due, over, max(room, 0))
     changed, fire = _claim(record, choice, due, now)
     following = instants_of(record.timetable).after(changed.upto)
@@ -128,8 +128,8 @@ def _claims(record: ScheduleRecord, now: int) -> tuple[ScheduleRecord, tuple[Tic
             lost = record.lost + len(record.open) - len(kept)
             record = msgspec.structs.replace(record, open=kept, lost=lost)
         return record, (), min((claim.since + GIVEN_UP for claim in kept), default=None)
-    again = tuple(claim for claim in record.open if now - claim.since >= UNCONFIRMED)
-    ask = now + ASK_AGAIN if again else min(claim.since + UNCONFIRMED for claim in record.open)
+    again = tuple(claim for claim in record.open if now - claim.since >= CONFIRM_TIMEOUT)
+    ask = now + ASK_AGAIN if again else min(claim.since + CONFIRM_TIMEOUT for claim in record.open)
     return record, again, ask
 
 

@@ -231,7 +231,7 @@ def _call_of(id: str, scheduled: object) -> Call[Any]:
         return scheduled
     if not isinstance(scheduled, Task):
         raise InvalidSetting(
-            f"schedule {id}: {shorten_repr(scheduled)} is no task and no call",
+            f"schedule {id}: {shorten_repr(scheduled)} is neither a task nor a call",
             fix="put @app.schedule(…) above @app.task, or give it a call: app.schedule(…)(task.call(…))",
         )
     try:

@@ -29,7 +29,7 @@ log = logger("taskcore.schedules")
 #: had it, so long ago that nothing would notice a second copy.
 TickAnswer: TypeAlias = Literal["sent", "unsent", "uncertain", "failed", "lost"]
 
-REMEMBERED = 0.9  #: of ``key_window``: for so long a claim may be published again; clocks differ a little
+KEY_WINDOW_SHARE = 0.9  #: of ``key_window``: for so long a claim may be published again; clocks differ a little
 
 
 class ToPublish(NamedTuple):
@@ -94,7 +94,7 @@ async def publish(
     answers: list[TickAnswer] = ["failed"] * len(ticks)
     calls: dict[int, Call[Any]] = {}
     for number, (record, claim) in enumerate(ticks):
-        if now - claim.since > tasks[record.call.task].options.key_window * 1000 * REMEMBERED:
+        if now - claim.since > tasks[record.call.task].options.key_window * 1000 * KEY_WINDOW_SHARE:
             answers[number] = "lost"
             log.error(
                 "schedule %s: whether the tick of %s was sent is forgotten since %s, when it was claimed; it is not "

@@ -19,7 +19,7 @@ import msgspec
 from taskcore.envelope import CallRetry
 from taskcore.records.names import key_name
 from taskcore.schedules.timetable import Timetable
-from taskcore.store import unreadable_record
+from taskcore.store import record_decoder
 
 __all__ = [
     "CHANGED",
@@ -162,35 +162,14 @@ class ScheduleRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(ScheduleRecord).decode
-_decode_index = msgspec.json.Decoder(dict[str, int]).decode
+decode_record = record_decoder(ScheduleRecord, "the record of a schedule")
+#: A part of the index: the revision of each id.
+decode_index = record_decoder(dict[str, int], "a part of the index of schedules")
 
 
 def encode_record(record: ScheduleRecord) -> bytes:
     """Encode a record."""
     return _encode(record)
-
-
-def decode_record(data: bytes) -> ScheduleRecord:
-    """Decode a record.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("the record of a schedule", data, error) from error
-
-
-def decode_index(data: bytes) -> dict[str, int]:
-    """Decode a part of the index: the revision of each id.
-
-    :raises UnreadableRecord: the bytes are no such record (TC408).
-    """
-    try:
-        return _decode_index(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise unreadable_record("a part of the index of schedules", data, error) from error
 
 
 def record_name(schedule: str) -> str:

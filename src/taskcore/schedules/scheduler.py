@@ -27,7 +27,7 @@ from taskcore.schedules.clocks import ClockCheck
 from taskcore.schedules.decide import Decision, decide
 from taskcore.schedules.publish import TickAnswer, ToPublish, publish
 from taskcore.schedules.record import CHANGED, ScheduleRecord, TickClaim
-from taskcore.schedules.storage import Found, ScheduleStorage
+from taskcore.schedules.storage import FoundSchedule, ScheduleStorage
 from taskcore.store import Record, Store, Version
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
@@ -40,13 +40,13 @@ __all__ = ["Scheduler"]
 
 log = logger("taskcore.schedules")
 
-BATCH = 500  #: schedules that share their round trips
-NAP = 1.0  #: seconds between two looks at the clock, which may jump
+SCHEDULES_PER_BATCH = 500  #: schedules that share their round trips
+CLOCK_CHECK_EVERY = 1.0  #: seconds between two looks at the clock, which may jump
 INDEX_EVERY, SWEEP_EVERY = 30_000, 600_000  #: milliseconds between two reads of the index, and of all records
 OUTAGE_PAUSE = 1.0  #: seconds until a store that cannot be reached is tried again
 UNKNOWN_AFTER = 60_000  #: milliseconds after which the log names a due schedule of an unknown task
-LATER = 60_000  #: milliseconds until a schedule that cannot fire here is looked at again
-INSIST = 30_000  #: milliseconds for which a tick that runs at most once is tried again while the broker refuses it
+RECHECK_AFTER = 60_000  #: milliseconds until a schedule that cannot fire here is looked at again
+RETRY_REFUSED_FOR = 30_000  #: milliseconds for which a refused tick that runs at most once is tried again
 RETIRE_AFTER = 3_600_000  #: milliseconds after which a schedule that no program declares is retired
 
 
@@ -69,7 +69,7 @@ class Scheduler:
         self._revisions: dict[str, int] = {}
         self._behind: set[str] = set()  # another instance was first
         self._unsent: set[str] = set()  # ticks that surely are not stored
-        self._told: dict[str, int] = {}  # when an unknown task was told last
+        self._named_at: dict[str, int] = {}  # when the log named an unknown task last
         self._changed = anyio.Event()
         self._read_index_at = self._sweep_at = 0
         self._began = 0
@@ -84,32 +84,32 @@ class Scheduler:
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
             group.start_soon(self._clocks.compare)
-            group.start_soon(self._clocks.tell)
-            await self._insist(self._declarations.declare)
+            group.start_soon(self._clocks.write)
+            await self._repeat(self._declarations.declare)
             self._sweep_at = self._now() + SWEEP_EVERY
             while True:
-                await self._insist(self._turn)
+                await self._repeat(self._turn)
 
     # ── the loop ──
 
-    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat a step until broker and store can be reached; another error is logged, and harms no job."""
-        told = False
+        logged = False
         while True:
             try:
                 return await step()
             except BrokerUnavailable as error:
-                if not told:
+                if not logged:
                     log.warning("schedules wait for the store: %s", error.what)
-                told = True
+                logged = True
                 self._read_index_at = 0  # what was popped is found again
                 self._revisions.clear()
             except TaskcoreError as error:
-                log.error("schedules stumbled, and go on: %s", error)  # noqa: TRY400 - the text says it all
+                log.error("the scheduler failed, and tries again: %s", error)  # noqa: TRY400 - the text says it all
                 self._read_index_at = 0
                 self._revisions.clear()
             except Exception:
-                log.exception("schedules stumbled, and go on")
+                log.exception("unexpected error in the scheduler; trying again")
                 self._read_index_at = 0
                 self._revisions.clear()
             await anyio.sleep(OUTAGE_PAUSE)
@@ -126,11 +126,11 @@ class Scheduler:
             await self._look(due)
             return
         soonest = min(self._read_index_at, self._sweep_at, *(time for time, _ in self._heap[:1]))
-        with anyio.move_on_after(min(max((soonest - now) / 1000, 0.0), NAP)):
+        with anyio.move_on_after(min(max((soonest - now) / 1000, 0.0), CLOCK_CHECK_EVERY)):
             await self._changed.wait()
 
     async def _listen(self) -> None:
-        """Learn at once when a schedule comes, goes or changes; without it the next read of the index tells."""
+        """Learn at once when a schedule comes, goes or changes; without it the next read of the index shows it."""
         while True:
             try:
                 async with self._store.watch(CHANGED) as records:
@@ -153,7 +153,7 @@ class Scheduler:
         self._read_index_at = now + INDEX_EVERY
 
     async def _sweep(self, now: int) -> None:
-        """Look at every record again: a change whose writer died before it told is found then."""
+        """Look at every record again: a change whose writer died before its notice is found then."""
         await self._declarations.refresh(now, up_since=self._began)
         for schedule in self._revisions:
             if self._looks.get(schedule) is None:
@@ -162,7 +162,7 @@ class Scheduler:
 
     def _pop(self, now: int) -> list[str]:
         due: list[str] = []
-        while self._heap and self._heap[0][0] <= now and len(due) < BATCH:
+        while self._heap and self._heap[0][0] <= now and len(due) < SCHEDULES_PER_BATCH:
             time, schedule = heapq.heappop(self._heap)
             if self._looks.get(schedule) == time:
                 self._looks[schedule] = None
@@ -184,13 +184,13 @@ class Scheduler:
         found = [one for one in await self._storage.read(due) if one is not None and self._can_fire(one.record)]
         over = await self._over([one.record for one in found])
         now = self._now()
-        decisions: list[tuple[Found, Decision]] = []
+        decisions: list[tuple[FoundSchedule, Decision]] = []
         for one in found:
             try:
                 decisions.append((one, decide(one.record, now, last_over=over.get(one.record.id, True))))
             except TaskcoreError as error:
                 log.error("schedule %s does not fire: %s", one.record.id, error)  # noqa: TRY400 - the text says it all
-                self._plan(one.record.id, now + LATER)
+                self._plan(one.record.id, now + RECHECK_AFTER)
         won = await self._claim(decisions, now)
         ticks = [ToPublish(one.record, claim) for one, decision in won for claim in self._to_publish(decision, now)]
         if ticks:
@@ -211,10 +211,10 @@ class Scheduler:
         if task is not None and task.contract.version >= record.call.version:
             return True
         now = self._now()
-        self._plan(record.id, now + LATER)
+        self._plan(record.id, now + RECHECK_AFTER)
         decision = decide(record, now - UNKNOWN_AFTER, last_over=True)
-        if decision.fire and now - self._told.get(record.id, 0) >= UNKNOWN_AFTER:
-            self._told[record.id] = now
+        if decision.fire and now - self._named_at.get(record.id, 0) >= UNKNOWN_AFTER:
+            self._named_at[record.id] = now
             log.error(
                 "schedule %s is due, and no worker here knows its task %s version %d; import the module that declares "
                 "it, or remove the schedule",
@@ -240,11 +240,13 @@ class Scheduler:
             over[record.id] = outcome is not None or (bool(last.key) and _is_free(key))
         return over
 
-    async def _claim(self, decisions: Sequence[tuple[Found, Decision]], now: int) -> list[tuple[Found, Decision]]:
+    async def _claim(
+        self, decisions: Sequence[tuple[FoundSchedule, Decision]], now: int
+    ) -> list[tuple[FoundSchedule, Decision]]:
         """Write what was decided; return what stands as this instance wrote it, or as it was without a change."""
         changed = [(one, decision) for one, decision in decisions if decision.record is not one.record]
         answers = iter(await self._storage.write([(decision.record, one.version) for one, decision in changed]))
-        won: list[tuple[Found, Decision]] = []
+        won: list[tuple[FoundSchedule, Decision]] = []
         for one, decision in decisions:
             schedule = one.record.id
             if decision.record is one.record:
@@ -255,7 +257,7 @@ class Scheduler:
             answer = next(answers)
             if answer is None:
                 continue
-            if isinstance(answer, Found):
+            if isinstance(answer, FoundSchedule):
                 self._behind.add(schedule)
                 standing = decide(answer.record, now, last_over=False)
                 self._plan(schedule, now if standing.fire or standing.record is not answer.record else standing.look)
@@ -263,11 +265,11 @@ class Scheduler:
             if decision.fire:
                 self._behind.discard(schedule)
             self._plan(schedule, decision.look)
-            self._tell(one.record, decision)
-            won.append((Found(decision.record, answer), decision))
+            self._report(one.record, decision)
+            won.append((FoundSchedule(decision.record, answer), decision))
         return won
 
-    def _tell(self, before: ScheduleRecord, decision: Decision) -> None:
+    def _report(self, before: ScheduleRecord, decision: Decision) -> None:
         """Count and report what was decided."""
         events, after = self._components.events, decision.record
         if decision.fire:
@@ -283,11 +285,15 @@ class Scheduler:
         claims = [*decision.fire, *decision.again]
         if decision.record.call.at_most_once:
             claims += [
-                claim for claim in decision.record.open if claim.id in self._unsent and now - claim.since < INSIST
+                claim
+                for claim in decision.record.open
+                if claim.id in self._unsent and now - claim.since < RETRY_REFUSED_FOR
             ]
         return claims
 
-    async def _confirm(self, won: Sequence[Found], ticks: Sequence[ToPublish], answers: Sequence[TickAnswer]) -> None:
+    async def _confirm(
+        self, won: Sequence[FoundSchedule], ticks: Sequence[ToPublish], answers: Sequence[TickAnswer]
+    ) -> None:
         """Write which ticks are done with; what is not known to be published stays open, and is looked at soon."""
         known = {tick.claim.id: answer for tick, answer in zip(ticks, answers, strict=True)}
         done = {claim for claim, answer in known.items() if answer in ("sent", "failed", "lost")}
@@ -301,7 +307,7 @@ class Scheduler:
             (without(one.record, done, lost), one.version) for one in won if any(c.id in done for c in one.record.open)
         ]
         for standing in await self._storage.write(changes):
-            if isinstance(standing, Found):
+            if isinstance(standing, FoundSchedule):
                 await self._storage.change(standing.record.id, lambda old: old and without(old, done, lost))
         if changes:
             failpoint("schedule.confirmed")

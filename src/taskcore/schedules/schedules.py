@@ -130,7 +130,7 @@ class Schedules:
         :raises ScheduleNotFound: there is none with this id (TC410).
         """
         if note != "" and not (isinstance(note, str) and is_safe_id(note)):
-            raise InvalidSetting(f"note={shorten_repr(note)} is no text", fix="give one without control characters")
+            raise InvalidSetting(f"note={shorten_repr(note)} is not a text", fix="give one without control characters")
         now = self._now()
         return await self._change(id, lambda old: msgspec.structs.replace(old, paused=old.paused or now, note=note))
 
@@ -291,7 +291,7 @@ class Schedule:
         """
         record = self.record
         if type(number) is not int or not 0 <= number <= MOST_SHOWN:
-            what = f"number={shorten_repr(number)} is no whole number from 0 to {MOST_SHOWN}"
+            what = f"number={shorten_repr(number)} is not a whole number from 0 to {MOST_SHOWN}"
             raise InvalidSetting(what, fix="give one, such as 5")
         start = record.upto if after is None else round(_aware(after).timestamp() * 1000)
         left = number if record.timetable.times is None else min(number, record.timetable.times - record.fired)

@@ -25,7 +25,7 @@ from taskcore.schedules.record import (
 from taskcore.store import ABSENT, ANY, Conflict, Record, Store, Version, Write
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Found", "ScheduleStorage"]
+__all__ = ["FoundSchedule", "ScheduleStorage"]
 
 log = logger("taskcore.schedules")
 
@@ -33,7 +33,7 @@ READ_BATCH = 500  #: records in one read
 WRITE_TRIES = 50  #: writes of a record that others change at the same time
 
 
-class Found(NamedTuple):
+class FoundSchedule(NamedTuple):
     """A schedule's record and its version."""
 
     record: ScheduleRecord
@@ -46,17 +46,17 @@ class ScheduleStorage:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def find(self, schedule: str) -> Found | None:
+    async def find(self, schedule: str) -> FoundSchedule | None:
         """Read one schedule.
 
         :raises UnreadableRecord: its record cannot be read (TC408).
         """
         record = await self._store.get(record_name(schedule))
-        return None if record is None else Found(decode_record(record.value), record.version)
+        return None if record is None else FoundSchedule(decode_record(record.value), record.version)
 
-    async def read(self, schedules: Sequence[str]) -> list[Found | None]:
+    async def read(self, schedules: Sequence[str]) -> list[FoundSchedule | None]:
         """Read schedules in few round trips; what cannot be read is logged, and None."""
-        found: list[Found | None] = []
+        found: list[FoundSchedule | None] = []
         for start in range(0, len(schedules), READ_BATCH):
             names = [record_name(one) for one in schedules[start : start + READ_BATCH]]
             found += [_read(record) for record in await self._store.get_many(names)]
@@ -70,7 +70,7 @@ class ScheduleStorage:
                 index.update(decode_index(part.value))
         return index
 
-    async def write(self, changes: Iterable[tuple[ScheduleRecord, Version]]) -> list[Version | Found | None]:
+    async def write(self, changes: Iterable[tuple[ScheduleRecord, Version]]) -> list[Version | FoundSchedule | None]:
         """Write records over the versions that were read: for each its new version, or the one that stands."""
         writes = [
             Write(key=record_name(record.id), value=encode_record(record), expect=version)
@@ -102,10 +102,12 @@ class ScheduleStorage:
             if not isinstance(answer, Conflict):
                 return new
             found = (
-                None if answer.current is None else Found(decode_record(answer.current.value), answer.current.version)
+                None
+                if answer.current is None
+                else FoundSchedule(decode_record(answer.current.value), answer.current.version)
             )
         raise StoreRefused(
-            f"the record of schedule {schedule} was another one at each of {WRITE_TRIES} writes",
+            f"the record of schedule {schedule} was changed by other writers at each of {WRITE_TRIES} tries",
             fix="find the program that writes to this store",
         )
 
@@ -140,14 +142,16 @@ class ScheduleStorage:
             if not isinstance(answer, Conflict):
                 return
             found = answer.current
-        raise StoreRefused(f"the record {name} was another one at each of {WRITE_TRIES} writes", fix="try again")
+        raise StoreRefused(
+            f"the record {name} was changed by other writers at each of {WRITE_TRIES} tries", fix="try again"
+        )
 
 
-def _read(record: Record | None) -> Found | None:
+def _read(record: Record | None) -> FoundSchedule | None:
     if record is None:
         return None
     try:
-        return Found(decode_record(record.value), record.version)
+        return FoundSchedule(decode_record(record.value), record.version)
     except UnreadableRecord as error:
         log.error("a schedule does not fire: %s", error)  # noqa: TRY400 - the text says it all
         return None

@@ -22,7 +22,7 @@ from taskcore.toolkit.units import Duration, seconds_of, shorten_repr, show_dura
 
 __all__ = ["Instants", "Timetable", "Timing", "fires_at", "instants_of", "make_timetable", "upcoming"]
 
-SHORTEST = 1_000  #: milliseconds of the shortest period
+SHORTEST_PERIOD = 1_000  #: milliseconds of the shortest period
 
 
 class Timing(TypedDict, total=False):
@@ -220,7 +220,7 @@ def make_timetable(schedule: str, given: Timing) -> Timetable:
                 f"schedule {schedule}: {name} has no meaning with {kinds[0]}", fix=f"it is for {needs}"
             )
     if not isinstance(given.get("cron"), str | None):
-        what = f"schedule {schedule}: cron={shorten_repr(given.get('cron'))} is no text"
+        what = f"schedule {schedule}: cron={shorten_repr(given.get('cron'))} is not a text"
         raise InvalidSetting(what, fix='give five fields, such as cron="30 2 * * *"')
     every = _every(schedule, given.get("every"))
     times = given.get("times")
@@ -248,7 +248,7 @@ def _every(schedule: str, given: Duration | None) -> int | None:
     if given is None:
         return None
     every = _milliseconds("every", given)
-    if every < SHORTEST:
+    if every < SHORTEST_PERIOD:
         raise InvalidSetting(
             f"schedule {schedule}: every={shorten_repr(given)} is under a second",
             fix="give a second or more; for more often, let one job do several rounds",

@@ -11,7 +11,7 @@ from taskcore.store import Write
 __all__ = ["NAME_LIMIT", "Failure", "check_names", "check_writes", "first_failure", "refusal"]
 
 NAME_LIMIT: Final = 2_500  #: bytes of a record's name; the strictest server has an index with room for 2,704
-SHOWN: Final = 80  #: characters of a name in an error
+SHOWN_CHARACTERS: Final = 80  #: characters of a name in an error
 
 Failure = BrokerUnavailable | StoreRefused | UnreadableRecord  #: the answer about one record of a batch
 
@@ -49,7 +49,7 @@ def check_writes(writes: Sequence[Write], limit: int | None) -> None:
 
 def refusal(name: str, why: str, *, fix: str | None = None) -> StoreRefused:
     """Make the error about a record that the store never takes."""
-    shown = name if len(name) <= SHOWN else f"{name[:SHOWN]}…"
+    shown = name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…"
     return StoreRefused(
         f"the store cannot hold the record {shown!r}: {why}",
         fix=fix or "make it smaller: return, or pass as a key, a name of the data instead of the data itself",

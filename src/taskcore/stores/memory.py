@@ -19,7 +19,7 @@ from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["MemoryStore"]
 
-MAX_STALE_TIMERS = 10_000  #: timers of records that are gone, before they are removed
+MAX_STALE_TIMERS = 1_000  #: timers of records that are gone, before they are removed
 
 
 ENDS_WITH_THE_PROCESS = DiagnosticCheck(

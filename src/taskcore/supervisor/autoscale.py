@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 __all__ = ["Load", "Trend", "decide"]
 
-OLD = 1.0  #: seconds for which a job waits where the processes do not keep up
-BUSY = 0.8  #: utilisation from which jobs that wait are too many
-SPARE = 0.5  #: utilisation which the remaining processes may have at most when one is taken away
+OLD_JOB_AGE = 1.0  #: seconds for which a job waits where the processes do not keep up
+BUSY_UTILISATION = 0.8  #: utilisation from which jobs that wait are too many
+SPARE_UTILISATION = 0.5  #: utilisation which the remaining processes may have at most when one is taken away
 BUSY_LOOKS, QUIET_LOOKS = 2, 10  #: looks in a row that have to agree
 
 
@@ -60,8 +60,8 @@ def decide(now: int, least: int, most: int, slots: int, load: Load, trend: Trend
 def _is_busy(load: Load) -> bool:
     if not load.ready:
         return False
-    return load.utilisation >= BUSY or (load.oldest or 0.0) >= OLD
+    return load.utilisation >= BUSY_UTILISATION or (load.oldest or 0.0) >= OLD_JOB_AGE
 
 
 def _is_quiet(now: int, load: Load) -> bool:
-    return not load.ready and now > 1 and load.utilisation * now / (now - 1) < SPARE
+    return not load.ready and now > 1 and load.utilisation * now / (now - 1) < SPARE_UTILISATION

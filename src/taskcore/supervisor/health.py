@@ -30,8 +30,8 @@ from taskcore.toolkit.units import duration
 __all__ = ["LIVE_WITHIN", "Health", "Judge", "announce", "answering"]
 
 LIVE_WITHIN = 10.0  #: seconds without a turn of the loop after which it counts as blocked
-EVERY = 1.0  #: seconds between two looks, for the file and for systemd
-PATIENCE = 5.0  #: seconds for a client to send its request
+CHECK_EVERY = 1.0  #: seconds between two looks, for the file and for systemd
+REQUEST_TIMEOUT = 5.0  #: seconds for a client to send its request
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ class _HealthRequest(http.server.BaseHTTPRequestHandler):
     """Answers one request."""
 
     report: Judge
-    timeout = PATIENCE
+    timeout = REQUEST_TIMEOUT
     server_version, sys_version = "taskcore", ""
 
     def do_GET(self) -> None:
@@ -130,7 +130,7 @@ class _HealthRequest(http.server.BaseHTTPRequestHandler):
 
 async def announce(judge: Judge, file: str | None, notifier: Notifier) -> None:
     """Renew the health file and tell systemd, until cancelled."""
-    every = min(EVERY, notifier.pause or EVERY)
+    every = min(CHECK_EVERY, notifier.pause or CHECK_EVERY)
     path = Path(file) if file is not None else None
     if path is not None:
         _create(path)

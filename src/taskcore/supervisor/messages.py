@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["BEAT", "Lines", "Order", "WorkerReport", "read_order", "read_report", "write_line"]
+__all__ = ["REPORT_EVERY", "LineReader", "Order", "WorkerReport", "read_order", "read_report", "write_line"]
 
-BEAT: Final = 0.5  #: seconds between two reports of a worker process
+REPORT_EVERY: Final = 0.5  #: seconds between two reports of a worker process
 
 #: retire: finish what runs, however long it takes. stop: finish it within the grace. interrupt: give it back now.
 Order: TypeAlias = Literal["retire", "stop", "interrupt"]
@@ -48,7 +48,7 @@ def write_line(message: Any) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-class Lines:
+class LineReader:
     """Splits a stream into lines."""
 
     def __init__(self) -> None:

@@ -12,15 +12,15 @@ import anyio.from_thread
 import anyio.lowlevel
 import msgspec
 
-from taskcore.supervisor.messages import Lines, Order, WorkerReport, read_order, write_line
+from taskcore.supervisor.messages import LineReader, Order, WorkerReport, read_order, write_line
 from taskcore.toolkit.stop_limit import StopLimit
 
-__all__ = ["SupervisorLine"]
+__all__ = ["SupervisorChannel"]
 
-PORTION = 4096
+READ_BYTES = 4096
 
 
-class SupervisorLine:
+class SupervisorChannel:
     """The worker's end of the line: reads orders, sends reports.
 
     When the supervisor is gone, that counts as the order to stop.
@@ -47,10 +47,10 @@ class SupervisorLine:
     # ── in the thread ──
 
     def _read(self) -> None:
-        lines = Lines()
+        lines = LineReader()
         while True:
             try:
-                data = self._connection.recv(PORTION)
+                data = self._connection.recv(READ_BYTES)
             except OSError:
                 data = b""
             if not data:

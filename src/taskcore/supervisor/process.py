@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 import msgspec
 
-from taskcore.supervisor.messages import Lines, Order, WorkerReport, read_report, write_line
+from taskcore.supervisor.messages import LineReader, Order, WorkerReport, read_report, write_line
 from taskcore.supervisor.spawning import start
 from taskcore.toolkit.logging import logger
 
@@ -19,7 +19,7 @@ __all__ = ["SupervisedProcess"]
 
 log = logger("taskcore.supervisor")
 
-PORTION = 65_536
+READ_BYTES = 65_536
 
 
 class SupervisedProcess:
@@ -71,10 +71,10 @@ class SupervisedProcess:
             self._changed()
 
     async def _listen(self) -> None:
-        lines = Lines()
+        lines = LineReader()
         while True:
             try:
-                data = self._connection.recv(PORTION)
+                data = self._connection.recv(READ_BYTES)
             except BlockingIOError:
                 await anyio.wait_readable(self._connection)
                 continue

@@ -16,7 +16,7 @@ __all__ = ["stop_at_signals"]
 
 log = logger("taskcore.supervisor")
 
-MARGIN = 1.0  #: seconds in which a process may say its last words before it is killed
+KILL_MARGIN = 1.0  #: seconds in which a process may say its last words before it is killed
 MOST_SIGNALS = 100  #: that wait to be noticed
 
 
@@ -33,7 +33,7 @@ async def stop_at_signals(supervisor: Supervisor, *, task_status: TaskStatus[Non
             name = await names.receive()
             log.warning("%s again: interrupting the running jobs and giving them back", name)
         supervisor.stop("interrupt")
-        with anyio.move_on_after(CLEANUP_TIMEOUT + MARGIN):
+        with anyio.move_on_after(CLEANUP_TIMEOUT + KILL_MARGIN):
             name = await names.receive()
             supervisor.code = INTERRUPTED
             log.error("%s a third time: ending the processes at once; their leases will run out", name)

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import anyio
 import anyio.abc
 
-from taskcore.supervisor.deaths import OutOfMemory, Restarts, describe, show_memory
+from taskcore.supervisor.decide import Limits, ProcessView, next_step
+from taskcore.supervisor.exits import OutOfMemory, Restarts, describe, show_memory
 from taskcore.supervisor.health import Health
-from taskcore.supervisor.leaks import leaked_text
+from taskcore.supervisor.leaked_threads import leaked_text
 from taskcore.supervisor.messages import Order
-from taskcore.supervisor.plan import Limits, View, next_step
 from taskcore.supervisor.process import SupervisedProcess
 from taskcore.toolkit.logging import logger
 
@@ -27,7 +27,7 @@ __all__ = ["Supervisor", "SupervisorOptions"]
 log = logger("taskcore.supervisor")
 
 LOOK_EVERY = 0.25  #: seconds between two looks at the limits and at what is due
-REFUSALS = (
+REFUSAL_CODES = (
     2,
     3,
     4,
@@ -134,7 +134,7 @@ class Supervisor:
             while self._stopping is None or self.processes:
                 self._beat = monotonic()
                 self._changed = anyio.Event()
-                self._bury()
+                self._reap()
                 if self._stopping is None:
                     await self._take_step(group)
                 elif not self.processes:
@@ -169,7 +169,7 @@ class Supervisor:
 
     # ── ends ──
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         """Take out the processes that have ended, and say of those that were not told to end why they did."""
         if self.settled:
             self._restarts.was_ready()
@@ -182,7 +182,7 @@ class Supervisor:
                 self._explain(process, process.code or 0)
 
     def _explain(self, process: SupervisedProcess, code: int) -> None:
-        if not process.was_ready and code in REFUSALS and not self.ready.is_set():
+        if not process.was_ready and code in REFUSAL_CODES and not self.ready.is_set():
             self._give_up(code, "the worker cannot start; it has said why")
             return
         why = describe(code, process.report.memory, out_of_memory=self._out_of_memory.has_struck())
@@ -210,8 +210,8 @@ class Supervisor:
         self.stop()
 
 
-def _view(process: SupervisedProcess, limits: Limits) -> View:
-    return View(
+def _view(process: SupervisedProcess, limits: Limits) -> ProcessView:
+    return ProcessView(
         is_settled=process.is_settled,
         is_leaving=process.leaving is not None,
         is_worn=process.is_settled and bool(_worn(process, limits)),

@@ -34,9 +34,9 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
-__all__ = ["History", "HistoryEntry", "Kind", "Running", "error_text"]
+__all__ = ["EntryKind", "History", "HistoryEntry", "Running", "error_text"]
 
-Kind: TypeAlias = Literal[
+EntryKind: TypeAlias = Literal[
     "invoke", "ok", "duplicate", "refused", "uncertain",
     "start", "end", "effect",
     "settled", "lost",
@@ -51,7 +51,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     at: float
     who: str
-    kind: Kind
+    kind: EntryKind
     job: str
     facts: dict[str, Any] = {}
 
@@ -151,7 +151,7 @@ class History:
         """Return the seconds on this history's clock."""
         return self._clock()
 
-    def record(self, kind: Kind, job: str, *, who: str | None = None, **facts: Any) -> HistoryEntry:
+    def record(self, kind: EntryKind, job: str, *, who: str | None = None, **facts: Any) -> HistoryEntry:
         """Write one entry down; facts are plain data (what is not becomes its text)."""
         entry = HistoryEntry(self._clock(), self.who if who is None else who, kind, job, facts)
         self._entries.append(entry)

@@ -17,8 +17,8 @@ __all__ = [
     "whole",
 ]
 
-MOST = 1_000  #: of a range
-LARGEST = 100_000  #: of named numbers
+RANGE_LIMIT = 1_000  #: of a range
+NUMBERS_LIMIT = 100_000  #: of named numbers
 LAST_PORT = 65_535
 
 
@@ -48,7 +48,7 @@ def named_numbers(raw: Any) -> dict[str, int]:
     """Read ``"mail=5,default=50"``: names and numbers of at least 1."""
     pairs = raw.items() if isinstance(raw, Mapping) else [part.split("=") for part in raw.split(",")]
     numbers = {name.strip(): whole(number) for name, number in pairs}
-    if not numbers or not all(1 <= number <= LARGEST for number in numbers.values()):
+    if not numbers or not all(1 <= number <= NUMBERS_LIMIT for number in numbers.values()):
         raise ValueError
     return numbers
 
@@ -72,7 +72,7 @@ def number_range(raw: Any) -> tuple[int, int]:
     """Read ``"3"`` or ``"1..8"`` as the least and the largest of these numbers."""
     parts = raw if isinstance(raw, list | tuple) else str(raw).split("..")
     low, high = map(whole, parts if len(parts) > 1 else [*parts, *parts])
-    if not 1 <= low <= high <= MOST:
+    if not 1 <= low <= high <= RANGE_LIMIT:
         raise ValueError
     return low, high
 

@@ -20,7 +20,7 @@ __all__ = ["keeping_leftovers"]
 
 log = logger("taskcore.worker")
 
-TOLD = 5  #: tasks, each with a line of its own
+LOGGED_TASKS = 5  #: tasks, each with a line of its own
 JobHere: TypeAlias = Callable[[], Any]
 Finalizer: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None]
 
@@ -44,12 +44,12 @@ def keeping_leftovers(job_here: JobHere) -> Iterator[None]:
 
 
 def _tell_tasks() -> None:
-    told = [(job_id, work) for job_id, work in running_tasks() if not _is_ours(work)]
-    for job_id, work in told[:TOLD]:
+    running = [(job_id, work) for job_id, work in running_tasks() if not _is_ours(work)]
+    for job_id, work in running[:LOGGED_TASKS]:
         name = getattr(work, "__qualname__", type(work).__name__)
         log.warning("job %s has left a task that still runs: %s", job_id, name)
-    if len(told) > TOLD:
-        log.warning("jobs have left %d more tasks that still run", len(told) - TOLD)
+    if len(running) > LOGGED_TASKS:
+        log.warning("jobs have left %d more tasks that still run", len(running) - LOGGED_TASKS)
 
 
 def _is_ours(work: object) -> bool:

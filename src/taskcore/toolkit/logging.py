@@ -19,7 +19,7 @@ else:
 
 __all__ = ["logger", "visible"]
 
-LONGEST = 4_096  #: characters of one argument that are logged
+ARGUMENT_LIMIT = 4_096  #: characters of one argument that are logged
 
 
 def visible(text: str) -> str:
@@ -77,7 +77,7 @@ class _Visible:
 
 
 def _bounded(text: str) -> str:
-    return visible(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
+    return visible(text if len(text) <= ARGUMENT_LIMIT else f"{text[:ARGUMENT_LIMIT]}…")
 
 
 def logger(name: str) -> logging.LoggerAdapter[logging.Logger]:

@@ -21,7 +21,7 @@ log = logger("taskcore.worker")
 
 INTERRUPTED = 130  #: exit code of a process that got three signals
 LAST_WORDS = 0.5  #: seconds for the log to take a line
-SIGNALS = 3  #: the first asks for the end, the second insists, the third is this one
+LAST_SIGNAL = 3  #: the first asks for the end, the second insists, the third is this one
 
 
 class StopLimit:
@@ -44,7 +44,7 @@ class StopLimit:
     def note_signal(self) -> None:
         """Begin at the first signal, and end the process at the third."""
         self._signals += 1
-        self._messages.put("kill" if self._signals >= SIGNALS else "begin")
+        self._messages.put("kill" if self._signals >= LAST_SIGNAL else "begin")
 
     def lift(self) -> float:
         """Let the process live, because the stop is over; return the seconds that were left."""

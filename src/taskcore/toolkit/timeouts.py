@@ -24,7 +24,7 @@ __all__ = ["Deadline", "SharedTimeout", "SharedTimer", "loop_clock", "waking_tim
 
 CANCEL_AGAIN_AFTER: Final = 0.1  #: seconds before a task that ignored the end of its time is cancelled again
 
-LATE: Final = 0.25  #: seconds by which a timer is late in a loop that stood still; it reads then what came meanwhile
+LATE_TIMER: Final = 0.25  #: seconds by which a timer is late in a loop that stood still, which then reads first
 
 
 class Deadline(Protocol):
@@ -86,8 +86,8 @@ class SharedTimer:
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         rang, self._timer, self._rings = self._rings, None, inf
         now = loop.time()
-        if now - rang > LATE:  # the loop stood still: what came meanwhile is read first
-            self._set(loop, now + LATE)
+        if now - rang > LATE_TIMER:  # the loop stood still: what came meanwhile is read first
+            self._set(loop, now + LATE_TIMER)
             return
         for deadline in tuple(self._waiting):
             if deadline.ends <= now and deadline in self._waiting:
@@ -164,7 +164,7 @@ async def waking_timeout(seconds: float) -> AsyncIterator[None]:
     That may be what the block waits for. A timer shortly before the end tells that the loop turns.
     """
     loop = asyncio.get_running_loop()
-    due, lead = loop.time() + seconds, min(LATE, seconds / 2)
+    due, lead = loop.time() + seconds, min(LATE_TIMER, seconds / 2)
     timer: asyncio.TimerHandle
 
     def warn() -> None:
@@ -174,7 +174,7 @@ async def waking_timeout(seconds: float) -> AsyncIterator[None]:
 
     def ring(at: float) -> None:
         now = loop.time()
-        limit.reschedule(now + LATE if now - at > LATE else now)
+        limit.reschedule(now + LATE_TIMER if now - at > LATE_TIMER else now)
 
     async with asyncio.timeout(None) as limit:
         timer = loop.call_at(due - lead, warn)

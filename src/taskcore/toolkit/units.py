@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from taskcore.errors import InvalidSetting
 
 __all__ = [
-    "LONGEST",
+    "LONGEST_DURATION",
     "Duration",
     "duration",
     "seconds_of",
@@ -31,8 +31,8 @@ __all__ = [
 #: A time as a caller may write it: ``90``, ``"1m30s"``, ``timedelta(minutes=1.5)``.
 Duration: TypeAlias = float | str | timedelta
 
-LONGEST = 100 * 365 * 86_400.0  #: seconds; brokers count in 64 bits of nanoseconds, which end after 292 years
-SHOWN = 80  #: characters of a value in an error
+LONGEST_DURATION = 100 * 365 * 86_400.0  #: seconds; brokers count in 64 bits of nanoseconds, which end after 292 years
+SHOWN_CHARACTERS = 80  #: characters of a value in an error
 _SECONDS = {"w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 # Patterns as text: `re` compiles them when they are used, which a program that only declares tasks never does.
 _TIME = r"(?a)\s*(\d+(?:\.\d+)?)\s*(ms|[wdhms])\s*"
@@ -48,7 +48,7 @@ def duration(text: Duration) -> float:
     :raises InvalidSetting: it is not a time, or one below 0 or above 100 years (TC104).
     """
     seconds = _seconds(text)
-    if not 0 <= seconds <= LONGEST:
+    if not 0 <= seconds <= LONGEST_DURATION:
         raise InvalidSetting(f"{shorten_repr(text)} is not a time", fix=GIVE_A_TIME)
     return seconds
 
@@ -62,7 +62,7 @@ def seconds_of(name: str, value: Duration, *, above_zero: bool = False) -> float
     :raises InvalidSetting: it is not a time (TC104).
     """
     seconds = _seconds(value)
-    if not 0 <= seconds <= LONGEST or (above_zero and not seconds):
+    if not 0 <= seconds <= LONGEST_DURATION or (above_zero and not seconds):
         least = ", above 0" if above_zero else ""
         raise InvalidSetting(f"{name}={shorten_repr(value)} is not a time{least}", fix=GIVE_A_TIME)
     return seconds
@@ -73,7 +73,7 @@ def _seconds(value: object) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if abs(value) <= LONGEST else math.inf  # an int may be too large for a float
+        return float(value) if abs(value) <= LONGEST_DURATION else math.inf  # an int may be too large for a float
     if isinstance(value, str) and re.fullmatch(_NUMBER, value):
         return float(value)
     if isinstance(value, str) and re.fullmatch(_TIMES, value):
@@ -88,7 +88,7 @@ def shorten_repr(value: Any) -> str:
     except Exception:  # noqa: BLE001 - it is the user's code; an int may have too many digits
         text = f"<{type(value).__name__}>"
     text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def show_duration(seconds: float) -> str:

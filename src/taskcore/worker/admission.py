@@ -20,9 +20,9 @@ from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.leases import LEASE_ENDED
 from taskcore.worker.quarantine import Quarantine
 
-__all__ = ["Admission", "KnowsFirstStarts", "finish_unrun", "starts_of"]
+__all__ = ["Admission", "KnowsFirstStarts", "RunExecution", "finish_unrun", "starts_of"]
 
-Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
+RunExecution: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
 
 
 class KnowsFirstStarts(Protocol):
@@ -36,7 +36,7 @@ class KnowsFirstStarts(Protocol):
         """Tell whether the job surely has not ended and is not cancelled."""
         ...
 
-    def around(self, run: Run, overdue: Callable[[Execution], Outcome | None]) -> Run:
+    def around(self, run: RunExecution, overdue: Callable[[Execution], Outcome | None]) -> RunExecution:
         """Put a last look for a cancellation in front of a run, and for a deadline that is over then."""
         ...
 

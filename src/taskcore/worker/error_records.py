@@ -55,12 +55,12 @@ def describe(
 
 def _without_values(error: BaseException, whole: BaseException) -> tuple[BaseException, BaseException]:
     """Return what can be described: of a group whose traceback would show values, only the error itself."""
-    told = error
+    shown = error
     if issubclass(type(error), TaskcoreError):
-        told = _read(TaskcoreError.public, error) or error
+        shown = _read(TaskcoreError.public, error) or error
     if whole is error or any(map(_holds_values, leaves_of(whole))):
-        return told, told
-    return told, whole
+        return shown, shown
+    return shown, whole
 
 
 def _holds_values(error: BaseException) -> bool:

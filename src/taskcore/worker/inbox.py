@@ -15,7 +15,7 @@ from taskcore.worker.execution import Execution
 from taskcore.worker.outages import Outage
 from taskcore.worker.pools import Pool
 
-__all__ = ["Inbox", "Reader"]
+__all__ = ["Inbox", "InboxReader"]
 
 RECEIVE_PATIENCE = 0.3  #: seconds without jobs or an error, after which the broker is asked whether it is back
 
@@ -146,7 +146,7 @@ class Inbox:
             self._idle.pop().set()
 
 
-class Reader:
+class InboxReader:
     """Receives the jobs of one pool, as many as there is room for, and never more.
 
     :param decode: reads their envelopes.

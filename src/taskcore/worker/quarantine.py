@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from taskcore.envelope import running
-from taskcore.toolkit.copies import end_copies
+from taskcore.toolkit.forked_workers import end_copies
 
 __all__ = ["Quarantine"]
 

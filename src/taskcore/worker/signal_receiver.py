@@ -12,7 +12,7 @@ import anyio
 
 __all__ = ["receive_signals"]
 
-POLL = 0.2  #: seconds between two looks: a handler of Python's does not wake an event loop everywhere
+POLL_EVERY = 0.2  #: seconds between two looks: a handler of Python's does not wake an event loop everywhere
 
 
 @contextmanager
@@ -59,5 +59,5 @@ class _Received:
 
     async def __anext__(self) -> int:
         while not self._numbers:  # noqa: ASYNC110 - a handler may not touch an event of the loop
-            await anyio.sleep(POLL)
+            await anyio.sleep(POLL_EVERY)
         return self._numbers.popleft()

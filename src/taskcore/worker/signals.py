@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -19,9 +19,7 @@ import anyio.abc
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.stop_limit import INTERRUPTED, StopLimit
 from taskcore.worker.signal_receiver import receive_signals
-
-if TYPE_CHECKING:
-    from taskcore.worker.worker import Worker
+from taskcore.worker.worker import Worker
 
 __all__ = ["CLEANUP_TIMEOUT", "received_signals", "stop_on_signals"]
 

@@ -26,7 +26,7 @@ from taskcore.toolkit.leftovers import keeping_leftovers
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot, job_here, workflows_here
-from taskcore.worker.inbox import Inbox, Reader
+from taskcore.worker.inbox import Inbox, InboxReader
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
@@ -74,7 +74,7 @@ class Worker:
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
         self._inbox.reader_ended = self._slots.give_back_unstarted
         self._readers = [
-            Reader(
+            InboxReader(
                 pool,
                 self._inbox,
                 parts.broker.member(),

@@ -57,7 +57,7 @@ class Sends(Protocol):
         ...
 
 
-class Fault(NamedTuple):
+class BuildFault(NamedTuple):
     """What is wrong with a workflow, and where that was written."""
 
     where: str
@@ -80,7 +80,7 @@ class Workflow:
         self._send = send
         self.steps: list[StepPlan] = []
         self.lists: dict[int, Sequence[bytes]] = {}
-        self.faults: list[Fault] = []
+        self.faults: list[BuildFault] = []
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name} {len(self.steps)} steps>"
@@ -161,7 +161,7 @@ class Workflow:
         try:
             yield
         except ContractError as error:
-            self.faults.append(Fault(_where(), error))
+            self.faults.append(BuildFault(_where(), error))
 
     def refuse_if_faulty(self) -> None:
         """Refuse to send a workflow in which something is wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Duplicate, Outgoing, Refused, Stored, Uncertain, VerdictRefused
+from taskcore.connections.nats import NatsLink
+from taskcore.connections.nats.address import read_address
 from taskcore.envelope import new_id
 from taskcore.faults import ChaosProxy, NatsServer
 from taskcore.faults.sockets import HOST, ask
@@ -188,7 +191,7 @@ FOREIGN = (
 
 
 async def test_foreign_headers_and_subjects(nats: NatsServer, queue: str) -> None:
-    """F52: headers that look like the server's own, broken ones, subjects that are no text: all come, none kills us."""
+    """F52: headers that look like the server's own, broken ones, subjects that are not text: none stops us."""
     async with open_backend(nats.url) as backend, backend.consume([queue], lease=30.0) as source:
         await backend.publish([Outgoing(queue, "ours", b"ours")])
         lines = b'CONNECT {"verbose":false,"headers":true}\r\n'
@@ -258,3 +261,28 @@ async def test_no_caller_waits_longer_than_its_time(queue: str) -> None:
         with pytest.raises(BrokerUnavailable, match=r"no server takes our connection[\s\S]*(127.0.0.1|no-such-host)"):
             await open_backend(url).__aenter__()
     assert time.monotonic() - began < 10
+
+
+async def test_a_cut_while_a_new_connection_is_greeted(proxy: ChaosProxy) -> None:
+    """F41: a connection that is lost before the server has said what it can is made again at once, not after 5 s."""
+    cuts_left = greeted = 0
+
+    class Greeted(NatsLink):
+        async def _greet(self) -> None:
+            nonlocal cuts_left, greeted
+            if cuts_left:
+                cuts_left -= 1
+                asyncio.get_running_loop().call_later(0.03, proxy.cut)
+            await super()._greet()
+            greeted += 1
+
+    link = Greeted(read_address(f"nats://{HOST}:{proxy.port}"))
+    async with link:
+        cuts_left = 3
+        proxy.delay(0.1)
+        proxy.cut()
+        began = anyio.current_time()
+        while greeted < 2:  # noqa: ASYNC110 - a link sends no event
+            await anyio.sleep(0.02)
+        assert await link.api("INFO")
+        assert anyio.current_time() - began < 8.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,11 +15,19 @@ from taskcore import App, Dead
 from taskcore.adapters import open_backend
 from taskcore.backend import Delivery, Outgoing, Source
 from taskcore.faults import ChaosProxy, NatsServer
-from taskcore.faults.crash import CRASHED
 from taskcore.lifecycle import ACK
 from tests.support.fault_plays import kill_workers
 from tests.support.real import require
-from tests.support.redis_play import Play, declare, held, until
+from tests.support.redis_play import Play, held, until
+from tests.support.worker_faults import (
+    block_the_loop,
+    die_at_a_point,
+    freeze_for_longer_than_a_lease,
+    letter_reasons,
+    stop_with_work_in_hand,
+    unsettled_starts,
+    work_by_a_wrong_clock,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -34,23 +42,9 @@ async def own() -> AsyncIterator[NatsServer]:
         yield server
 
 
-async def letters_of(play: Play) -> dict[str, str]:
-    """Map the job ids of the dead letters to their reasons."""
-    async with App(play.url, store=play.store or play.url) as app:
-        return {letter.job_id: letter.reason async for letter in app.dead_letters.read(play.queue)}
-
-
 async def test_kill_at_random(nats: NatsServer, tmp_path: Path):
     """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
     await kill_workers(Play(nats.url), tmp_path, kills=3)
-
-
-def unsettled(play: Play) -> int:
-    """Count the unsettled starts of the dead workers: so many jobs had to run again."""
-    entries = play.merged().entries
-    dead = {entry.who for entry in entries if entry.kind == "died"}
-    started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
-    return len(started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"})
 
 
 #: Where a worker dies, on which job, and how often its function starts then.
@@ -67,16 +61,7 @@ DEATHS = [
 @pytest.mark.parametrize(("point", "task", "starts"), DEATHS)
 async def test_death_at_a_point(nats: NatsServer, tmp_path: Path, point: str, task: str, starts: int):
     """F02–F05: a worker process ends between two steps; the next one goes on there, and no step is done twice."""
-    play = Play(nats.url)
-    async with play.app("client") as app:
-        job = await app.tasks[task].enqueue(1)
-        async with play.worker(tmp_path, "dying", crash_at=point) as worker:
-            assert await worker.wait() == CRASHED
-        async with play.worker(tmp_path, "heir"):
-            await job.outcome(timeout=20)
-            report = await play.check(duplicates_allowed=1)
-    assert sum(entry.kind == "start" for entry in report.histories[job.id]) == starts
-    assert len(await letters_of(play)) == (task == "fail")
+    assert await die_at_a_point(Play(nats.url), tmp_path, point, task) == starts
 
 
 @pytest.mark.parametrize("version", ["", "2.10"], ids=["newest", "2.10"])
@@ -92,38 +77,18 @@ async def test_killed_while_jobs_become_due(tmp_path: Path, version: str):
                 await until(lambda: play.count("start") >= 20 * index + 5, "some start")  # noqa: B023
                 worker.kill()
             await play.quiet()
-            report = await play.check(duplicates_allowed=unsettled(play), delta=0.05)
+            report = await play.check(duplicates_allowed=unsettled_starts(play), delta=0.05)
         assert len(report.histories) == len(jobs)
 
 
 async def test_frozen_for_longer_than_a_lease(nats: NatsServer, tmp_path: Path):
     """F07: a frozen worker's job is taken over; awake again it settles nothing, and says that it lost the job."""
-    play = Play(nats.url)
-    async with play.app("client") as app, play.worker(tmp_path, "frozen") as frozen:
-        await frozen.says("ready")
-        job = await app.tasks["work"].enqueue(1, 0.5)
-        await until(lambda: play.count("start") == 1, "a start")
-        frozen.pause()
-        async with play.worker(tmp_path, "heir") as heir:
-            await heir.says("ready")
-            assert await job.result(timeout=10) == 1
-            frozen.resume()
-            await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
-            await play.check(duplicates_allowed=1)
-    assert play.count("settled", verdict="ack") == 1
+    await freeze_for_longer_than_a_lease(Play(nats.url), tmp_path)
 
 
 async def test_a_blocked_loop(nats: NatsServer, tmp_path: Path):
     """F13: a task that blocks the loop for longer than its lease keeps the job, and its worker says so, loudly."""
-    play = Play(nats.url)
-    async with play.app("client") as app, play.worker(tmp_path, "blocked") as blocked:
-        await blocked.says("ready")
-        await app.tasks["block"].enqueue(2.5 * LEASE)
-        await until(lambda: play.count("start") == 1, "a start")
-        async with play.worker(tmp_path, "heir"):
-            await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
-            await play.check()
-    assert play.count("settled", verdict="ack") == play.count("start") == 1
+    await block_the_loop(Play(nats.url), tmp_path)
 
 
 # ── stopped ──────────────────────────────────────────────────────────────────────────────────────
@@ -131,21 +96,7 @@ async def test_a_blocked_loop(nats: NatsServer, tmp_path: Path):
 
 async def test_stopped_with_work_in_hand(nats: NatsServer, tmp_path: Path):
     """F08: after SIGTERM nothing new starts; what has not started is elsewhere within a second, without blame."""
-    play = Play(nats.url)
-    async with play.app("client") as app, play.worker(tmp_path, "old", concurrency=10, lease=30.0, grace=5.0) as old:
-        await old.says("ready")
-        await app.enqueue_many([app.tasks["work"].call(number, 0.8) for number in range(30)])
-        await until(lambda: play.count("start") == 10, "ten starts")
-        async with play.running("heir", concurrency=30, lease=30.0):
-            old.terminate()
-            signalled = play.history.now()
-            assert await old.wait() == 0
-            await play.check()
-    starts = [entry for entry in play.merged().entries if entry.kind == "start"]
-    assert max(entry.at for entry in starts) - signalled < 1.5
-    assert not [entry for entry in starts if entry.who == "old" and entry.at > signalled]
-    received = [entry for entry in play.merged().entries if entry.facts.get("name") == "received"]
-    assert {entry.facts["redeliveries"] for entry in received} == {0}
+    await stop_with_work_in_hand(Play(nats.url), tmp_path)
 
 
 # ── poison, crowds, clocks ───────────────────────────────────────────────────────────────────────
@@ -161,7 +112,7 @@ async def test_poison_is_buried_and_other_jobs_run(nats: NatsServer, tmp_path: P
         for number in range(6):
             async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
                 with anyio.move_on_after(15):
-                    while worker.status is None and not await letters_of(play):  # noqa: ASYNC110 - it has no event
+                    while worker.status is None and not await letter_reasons(play):  # noqa: ASYNC110 - it has no event
                         await anyio.sleep(0.05)
                 if worker.status is None:
                     break
@@ -170,7 +121,7 @@ async def test_poison_is_buried_and_other_jobs_run(nats: NatsServer, tmp_path: P
         async with play.running("healthy"):
             report = await play.check(attempts=3, duplicates_allowed=2 + len(jobs))
     assert statuses == [-signal.SIGKILL, 1, -signal.SIGSEGV]
-    assert await letters_of(play) == {poison.id: "poison"}
+    assert await letter_reasons(play) == {poison.id: "poison"}
     assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
     for job in jobs:
         assert {entry.facts["attempt"] for entry in report.histories[job.id] if entry.kind == "start"} == {1}
@@ -196,25 +147,9 @@ async def test_workers_that_die_leave_nothing(own: NatsServer):
 
 async def test_clocks_that_are_wrong(nats: NatsServer):
     """F57: workers whose clocks are hours or days wrong start nothing early or late, and hold their leases."""
-
-    async def live(hours: int) -> None:
-        play = Play(nats.url)
-        wrong = App(play.url, clock=lambda: time.time() + 3600 * hours, lease=0.6)
-        declare(wrong, play.history, play.queue, "wrong")
-        async with play.app("client") as client:
-            sent = play.history.now()
-            await client.tasks["work"].using(delay=0.5).enqueue(1)
-            await client.tasks["work"].enqueue(2, 1.5)
-            await client.tasks["once_bitten"].enqueue(3)
-            async with wrong.running(), wrong.running():
-                await play.check(delta=0.5)
-        starts = {entry.job: entry.at for entry in play.history.entries if entry.kind == "start"}
-        assert len(starts) == 3
-        assert max(starts.values()) - sent < 2.5
-
     async with anyio.create_task_group() as group:
         for hours in (-24, -1, 1, 24):
-            group.start_soon(live, hours)
+            group.start_soon(partial(work_by_a_wrong_clock, Play(nats.url), hours, delta=0.5, within=2.5))
 
 
 async def test_dead_letters_that_cannot_be_written(nats: NatsServer, tmp_path: Path):
@@ -235,7 +170,7 @@ async def test_dead_letters_that_cannot_be_written(nats: NatsServer, tmp_path: P
         await backend._link.api(f"STREAM.UPDATE.{stream.dead_name}", settings)
         assert isinstance(await job.outcome(timeout=10), Dead)
         await play.check(duplicates_allowed=3)
-    assert await letters_of(play) == {job.id: "exhausted"}
+    assert await letter_reasons(play) == {job.id: "exhausted"}
 
 
 async def test_settling_around_the_end_of_a_lease(nats: NatsServer):

@@ -36,7 +36,7 @@ FOREIGN: dict[str, tuple[str, bytes, bytes]] = {
     "nearly as large": ("q", b"", b"z" * (LARGEST - 700)),
     "a trail that is longer than the body": ("q", b"NATS/1.0\r\nTc-Trail: 999\r\n\r\n", ENVELOPE[:9]),
     "a trail of another program": ("q", b"NATS/1.0\r\nTc-Trail: 3\r\n\r\n", ENVELOPE + b"xyz"),
-    "a trail that is no number": ("q", b"NATS/1.0\r\nTc-Trail: many\r\n\r\n", b"{}"),
+    "a trail that is not a number": ("q", b"NATS/1.0\r\nTc-Trail: many\r\n\r\n", b"{}"),
     "a trail with too many digits": ("q", b"NATS/1.0\r\nTc-Trail: " + b"9" * 300 + b"\r\n\r\n", b"{}"),
     "handed out too often": ("q", b"NATS/1.0\r\nTc-Handed: 999999999999999999\r\n\r\n", b"{}"),
     "a status": ("q", b"NATS/1.0 404 No Messages\r\n\r\n", b"garbage"),
@@ -48,7 +48,7 @@ FOREIGN: dict[str, tuple[str, bytes, bytes]] = {
 #: The same where scheduled jobs wait; servers with schedules hand nothing out from there.
 SCHEDULED: dict[str, tuple[str, bytes, bytes]] = {
     "scheduled": ("s", b"", b"garbage"),
-    "scheduled, a delay that is no number": ("s", b"NATS/1.0\r\nTc-Delay: soon\r\n\r\n", b"garbage"),
+    "scheduled, a delay that is not a number": ("s", b"NATS/1.0\r\nTc-Delay: soon\r\n\r\n", b"garbage"),
     "scheduled, a delay that is nan": ("s", b"NATS/1.0\r\nTc-Delay: nan\r\n\r\n", b"garbage"),
     "scheduled, a negative delay": ("s", b"NATS/1.0\r\nTc-Delay: -1e300\r\n\r\n", b"garbage"),
     "scheduled, a copy of nothing": ("s", b"NATS/1.0\r\nTc-Copy: 999999\r\n\r\n", b"garbage"),

@@ -14,14 +14,14 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import pytest
 
-from taskcore.backends.nats.delays import TRIES, next_step
-from taskcore.connections.nats import Answer
+from taskcore.backends.nats.delays import MOVE_TRIES, next_step
+from taskcore.connections.nats import Reply
 
 NO_BYTES, ORIGINAL, MOVED = 0, 1, 3  #: numbers of what may stand in the ready part; the copy is number 2
 
 #: After an answer: another try that expects this number, the end of the copy, or nothing.
 Step: TypeAlias = int | Literal["end", "leave"]
-Rule: TypeAlias = Callable[[Answer, int], Step]
+Rule: TypeAlias = Callable[[Reply, int], Step]
 
 
 class Timer(NamedTuple):
@@ -55,28 +55,28 @@ class State(NamedTuple):
         return not self.ready and not self.scheduled and (self.ran or self.remover == "removed")
 
 
-def carefully(answer: Answer, expected: int) -> Step:
+def carefully(answer: Reply, expected: int) -> Step:
     """Decide as the timers do."""
     return next_step(answer, expected=expected, copied=ORIGINAL)
 
 
-def by_refusals(answer: Answer, expected: int) -> Step:
+def by_refusals(answer: Reply, expected: int) -> Step:
     """Take the second refusal, whatever the server found, for a sign that another timer has moved the job."""
     return "end" if b"error" not in answer.body or expected else ORIGINAL
 
 
-def refused(found: int) -> Answer:
+def refused(found: int) -> Reply:
     """Return a refusal as servers write it."""
     text = b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: %d"},"stream":"s","seq":0}'
-    return Answer(text % found, b"")
+    return Reply(text % found, b"")
 
 
-def moves(state: State, timer: Timer, *, errs: bool) -> Iterator[tuple[State, Answer]]:
+def moves(state: State, timer: Timer, *, errs: bool) -> Iterator[tuple[State, Reply]]:
     """Yield what the server makes of a move; one that errs may also fail to read what is there, and refuse for that."""
     if timer.expected in state.moved:
-        yield state, Answer(b'{"stream":"s","seq":3,"duplicate": true}', b"")
+        yield state, Reply(b'{"stream":"s","seq":3,"duplicate": true}', b"")
     elif state.ready == timer.expected:
-        yield state._replace(ready=MOVED, moved=(*state.moved, timer.expected)), Answer(b'{"stream":"s","seq":3}', b"")
+        yield state._replace(ready=MOVED, moved=(*state.moved, timer.expected)), Reply(b'{"stream":"s","seq":3}', b"")
     else:
         yield state, refused(state.ready)
     if errs:
@@ -101,7 +101,7 @@ def timer_steps(state: State, index: int, rule: Rule, first: int, *, errs: bool)
             step = rule(answer, timer.expected)
             if step == "end":
                 yield with_timer(after, Timer("end"))
-            elif isinstance(step, int) and timer.tries + 1 < TRIES:
+            elif isinstance(step, int) and timer.tries + 1 < MOVE_TRIES:
                 yield with_timer(after, Timer("move", step, timer.tries + 1))
             else:
                 yield with_timer(after, Timer())

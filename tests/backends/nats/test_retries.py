@@ -16,7 +16,7 @@ from taskcore.backends.nats.admin import is_held
 from taskcore.backends.nats.delays import next_step
 from taskcore.backends.nats.publish import error_code_of, found_by
 from taskcore.backends.nats.settle import NatsSettler
-from taskcore.connections.nats import Answer, Message
+from taskcore.connections.nats import Message, Reply
 from taskcore.faults import NatsServer
 from taskcore.lifecycle import ACK, RELEASE, Reschedule, Verdict
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
@@ -225,17 +225,17 @@ async def test_a_worker_forgets_what_waits_in_it(url: str, monkeypatch: pytest.M
         assert await everything(source, 0.5) == [b"%d" % number for number in range(len(first), 2)]
 
 
-def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Answer:
+def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Reply:
     """Return a refusal as servers write it."""
-    return Answer(b'{"error":{"code":400,"err_code":%d,"description":"%b"},"stream":"s","seq":0}' % (code, text), b"")
+    return Reply(b'{"error":{"code":400,"err_code":%d,"description":"%b"},"stream":"s","seq":0}' % (code, text), b"")
 
 
 @pytest.mark.parametrize(
     ("answer", "expected", "step"),
     [
-        (Answer(b'{"stream":"s","seq":5}', b""), 3, "end"),
-        (Answer(b'{"stream":"s","seq":5,"duplicate": true}', b""), 3, "end"),
-        (Answer(b'{"stream":"s","seq":0,"duplicate": true}', b""), 3, "leave"),
+        (Reply(b'{"stream":"s","seq":5}', b""), 3, "end"),
+        (Reply(b'{"stream":"s","seq":5,"duplicate": true}', b""), 3, "end"),
+        (Reply(b'{"stream":"s","seq":0,"duplicate": true}', b""), 3, "leave"),
         (refusal(b"wrong last sequence: 0"), 3, 0),
         (refusal(b"wrong last sequence: 3"), 0, 3),
         (refusal(b"wrong last sequence: 9"), 0, "end"),
@@ -244,11 +244,11 @@ def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Answer:
         (refusal(b"wrong last sequence", 10164), 3, "leave"),
         (refusal(b"duplicate message id is in process", 10158), 3, "leave"),
         (refusal(b"maximum bytes exceeded", 10077), 3, "leave"),
-        (Answer(b"", b"NATS/1.0 503\r\n\r\n"), 3, "leave"),
+        (Reply(b"", b"NATS/1.0 503\r\n\r\n"), 3, "leave"),
         (None, 3, "leave"),
     ],
 )
-def test_a_timer_ends_a_job_only_after_its_copy_is_stored(answer: Answer | None, expected: int, step: Any) -> None:
+def test_a_timer_ends_a_job_only_after_its_copy_is_stored(answer: Reply | None, expected: int, step: Any) -> None:
     """A timer ends a scheduled job only if the answer says that the job is in the ready part."""
     assert next_step(answer, expected=expected, copied=3) == step
 
@@ -260,10 +260,10 @@ def test_a_timer_ends_a_job_only_after_its_copy_is_stored(answer: Answer | None,
         (refusal(b"wrong last sequence: 0"), Uncertain),
         (refusal(b"wrong last sequence", 10164), Uncertain),
         (refusal(b"duplicate message id is in process", 10158), Uncertain),
-        (Answer(b'{"stream":"s","seq":5,"duplicate": true}', b""), Duplicate),
-        (Answer(b'{"stream":"s","seq":0,"duplicate": true}', b""), Uncertain),
+        (Reply(b'{"stream":"s","seq":5,"duplicate": true}', b""), Duplicate),
+        (Reply(b'{"stream":"s","seq":0,"duplicate": true}', b""), Uncertain),
     ],
 )
-def test_a_duplicate_needs_a_stored_job_of_that_id(answer: Answer, meaning: type) -> None:
+def test_a_duplicate_needs_a_stored_job_of_that_id(answer: Reply, meaning: type) -> None:
     """A job that is refused is a duplicate only if the server has one of its id; otherwise its sender has to repeat."""
     assert isinstance(publish._meaning(answer), meaning)

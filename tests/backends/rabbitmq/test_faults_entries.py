@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import aiormq
@@ -20,7 +20,8 @@ from taskcore.backends.rabbitmq.publish import MAX_JOB, MAX_MESSAGE
 from taskcore.faults import ChaosProxy, RabbitServer
 from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
 from tests.support.rabbit_play import RabbitPlay
-from tests.support.redis_play import declare, held, send, until
+from tests.support.redis_play import held, send, until
+from tests.support.worker_faults import work_by_a_wrong_clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -170,28 +171,10 @@ async def test_two_versions_of_a_program(node: RabbitServer, tmp_path: Any):
 
 async def test_clocks_that_are_wrong(node: RabbitServer, tmp_path: Any):
     """F57: workers whose clocks are hours or days wrong start nothing early or late, and hold their leases."""
-    plays: list[RabbitPlay] = []
-
-    async def live(hours: int) -> None:
-        play = RabbitPlay(node.url, tmp_path)
-        plays.append(play)
-        wrong = App(play.url, store=open_store(play.store or ""), clock=lambda: time.time() + 3600 * hours, lease=0.6)
-        declare(wrong, play.history, play.queue, "wrong")
-        async with play.app("client") as client:
-            sent = play.history.now()
-            await client.tasks["work"].using(delay=0.5).enqueue(1)
-            await client.tasks["work"].enqueue(2, 1.5)
-            await client.tasks["once_bitten"].enqueue(3)
-            async with wrong.running(), wrong.running():
-                await play.check(delta=0.5)
-        starts = {entry.job: entry.at for entry in play.history.entries if entry.kind == "start"}
-        assert len(starts) == 3
-        assert max(starts.values()) - sent < 2.5
-
     async with anyio.create_task_group() as group:
         for hours in (-24, -1, 1, 24):
-            group.start_soon(live, hours)
-    assert len(plays) == 4
+            play = RabbitPlay(node.url, tmp_path)
+            group.start_soon(partial(work_by_a_wrong_clock, play, hours, delta=0.5, within=2.5))
 
 
 async def test_a_clock_that_jumps(node: RabbitServer, monkeypatch: pytest.MonkeyPatch):

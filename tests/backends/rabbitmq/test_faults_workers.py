@@ -10,18 +10,17 @@ import pytest
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.faults import ChaosProxy
-from taskcore.faults.crash import CRASHED
 from tests.support.fault_plays import kill_workers
 from tests.support.rabbit_play import RabbitPlay
 from tests.support.redis_play import until
+from tests.support.worker_faults import (
+    die_at_a_point,
+    freeze_for_longer_than_a_lease,
+    letter_reasons,
+    stop_with_work_in_hand,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
-
-
-async def letters(play: RabbitPlay) -> list[str]:
-    """Return the reasons of the dead letters."""
-    async with open_backend(play.url) as backend:
-        return [letter.reason for letter in await backend.admin.letters(play.queue, limit=100)]
 
 
 async def test_kill_at_random(node, tmp_path):
@@ -43,51 +42,18 @@ STEPS = [
 async def test_death_at_a_point(node, tmp_path, point, task, starts):
     """F02–F05: a worker process ends between two steps; the next one goes on there, and no step is done twice."""
     play = RabbitPlay(node.url, tmp_path)
-    async with play.app("client") as app:
-        job = await app.tasks[task].enqueue(1)
-        async with play.worker(tmp_path, "dying", crash_at=point) as worker:
-            assert await worker.wait() == CRASHED
-        async with play.worker(tmp_path, "heir"):
-            await job.outcome(timeout=20)
-            report = await play.check(duplicates_allowed=1)
-    assert starts - 1 <= sum(entry.kind == "start" for entry in report.histories[job.id]) <= starts
-    assert len(await letters(play)) == (task == "fail")
+    assert starts - 1 <= await die_at_a_point(play, tmp_path, point, task) <= starts
 
 
 async def test_frozen_for_longer_than_a_lease(node, tmp_path):
     """F07: a frozen worker's job is taken over after its heartbeats; awake again it settles nothing, and says so."""
     play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=3&heartbeat=1")
-    async with play.app("client") as app, play.worker(tmp_path, "frozen") as frozen:
-        await frozen.says("ready")
-        job = await app.tasks["work"].enqueue(1, 0.5)
-        await until(lambda: play.count("start") == 1, "a start")
-        frozen.pause()
-        async with play.worker(tmp_path, "heir") as heir:
-            await heir.says("ready")
-            assert await job.result(timeout=15) == 1
-            frozen.resume()
-            await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
-            await play.check(duplicates_allowed=1)
-    assert play.count("settled", verdict="ack") == 1
+    await freeze_for_longer_than_a_lease(play, tmp_path, takeover=15.0)
 
 
 async def test_stopped_with_work_in_hand(node, tmp_path):
     """F08: after SIGTERM nothing new starts; what has not started is elsewhere within a second, without blame."""
-    play = RabbitPlay(node.url, tmp_path)
-    async with play.app("client") as app, play.worker(tmp_path, "old", concurrency=10, lease=30.0, grace=5.0) as old:
-        await old.says("ready")
-        await app.enqueue_many([app.tasks["work"].call(number, 0.8) for number in range(30)])
-        await until(lambda: play.count("start") == 10, "ten starts")
-        async with play.running("heir", concurrency=30, lease=30.0):
-            old.terminate()
-            signalled = play.history.now()
-            assert await old.wait() == 0
-            await play.check()
-    starts = [entry for entry in play.merged().entries if entry.kind == "start"]
-    assert max(entry.at for entry in starts) - signalled < 1.5
-    assert not [entry for entry in starts if entry.who == "old" and entry.at > signalled]
-    received = [entry for entry in play.merged().entries if entry.facts.get("name") == "received"]
-    assert {entry.facts["redeliveries"] for entry in received} == {0}
+    await stop_with_work_in_hand(RabbitPlay(node.url, tmp_path), tmp_path)
 
 
 async def test_a_worker_outlasts_a_long_outage(node, tmp_path):
@@ -151,7 +117,7 @@ async def test_poison_is_buried_and_other_jobs_run(node, tmp_path, ways, expecte
         for number in range(6):
             async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
                 with anyio.move_on_after(15):
-                    while worker.status is None and not await letters(play):  # noqa: ASYNC110 - it has no event
+                    while worker.status is None and not await letter_reasons(play):  # noqa: ASYNC110 - it has no event
                         await anyio.sleep(0.05)
                 if worker.status is None:
                     break
@@ -161,7 +127,7 @@ async def test_poison_is_buried_and_other_jobs_run(node, tmp_path, ways, expecte
             # Besides the poison's own two: those that had returned and were not settled when the poison killed.
             report = await play.check(attempts=3, duplicates_allowed=2 + len(jobs))
     assert statuses == expected
-    assert await letters(play) == ["poison"]
+    assert list((await letter_reasons(play)).values()) == ["poison"]
     assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
     for job in jobs:
         assert {entry.facts["attempt"] for entry in report.histories[job.id] if entry.kind == "start"} == {1}

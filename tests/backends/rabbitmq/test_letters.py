@@ -18,7 +18,7 @@ import pytest
 from taskcore import App
 from taskcore.backend import Outgoing
 from taskcore.backends.rabbitmq import RabbitBackend
-from taskcore.backends.rabbitmq.letters import WINDOW, Browser
+from taskcore.backends.rabbitmq.letters import BROWSED_AT_ONCE, Browser
 from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.envelope import Envelope, encode_envelope, new_id
 
@@ -118,11 +118,11 @@ async def test_a_page_costs_no_more_than_it_reads(url):
         with counting() as seen:
             async with backend.admin.walk(queue) as walk:
                 [letter] = await walk.page(1)
-            assert len(seen) <= WINDOW
+            assert len(seen) <= BROWSED_AT_ONCE
             assert await backend.admin.letter(letter.id) == letter
-            assert len(seen) <= 2 * WINDOW
+            assert len(seen) <= 2 * BROWSED_AT_ONCE
             assert await backend.admin.drop(letter.id)
-        assert len(seen) <= 3 * WINDOW + 1  # what is dropped makes room for one more
+        assert len(seen) <= 3 * BROWSED_AT_ONCE + 1  # what is dropped makes room for one more
         assert await dead(backend, queue) == LETTERS - 1
         await backend.admin.delete(queue)
 

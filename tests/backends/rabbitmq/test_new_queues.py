@@ -15,7 +15,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240, func_only=True)]
 MISTREATS = True  # the node
 
 
@@ -133,3 +133,24 @@ async def test_a_young_queue_is_no_silent_broker(node):
         await work.enqueue()
         await work.using(queue="another").enqueue()
         assert anyio.current_time() - began > 1.5
+
+
+async def test_the_delay_levels_of_an_empty_host_are_declared_side_by_side(node):
+    """The first job of an empty virtual host waits for its queue's age, not for hundreds of round trips in turn."""
+    await node.control("add_vhost", "empty")
+    await node.control("set_permissions", "-p", "empty", "guest", ".*", ".*", ".*")
+    async with ChaosProxy("127.0.0.1", node.port) as proxy:
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/empty?min_queue_age=0.1"
+        async with RabbitBackend(url) as backend:
+            proxy.delay(0.025)  # each way: 600 round trips in turn are 30 s
+            began = anyio.current_time()
+            with anyio.fail_after(40):
+                [answer] = await backend.publish([Outgoing("first", "1", b"the job")])
+            assert isinstance(answer, Stored)
+            assert anyio.current_time() - began < 15
+            [answer] = await backend.publish([Outgoing("first", "2", b"later", delay=0.3)])
+            assert isinstance(answer, Stored)
+            async with backend.consume(["first"], lease=60) as source:
+                found = [await take(source), await take(source)]
+                assert {delivery.envelope for delivery in found} == {b"the job", b"later"}
+                assert not await source.settle([(delivery, ACK) for delivery in found])

@@ -223,7 +223,7 @@ def test_urls_that_cannot_be_meant(url: str, says: str):
 
 async def test_an_old_server_is_refused(shared: RedisServer, monkeypatch: pytest.MonkeyPatch):
     """A server that is older than what works is refused at the start, and the text has both versions."""
-    monkeypatch.setattr(link, "OLDEST", (99, 0))
+    monkeypatch.setattr(link, "OLDEST_VERSION", (99, 0))
     with pytest.raises(BrokerUnavailable, match=rf"is Redis {shared.version.rpartition('.')[0]}") as refused:
         async with RedisBackend(shared.url):
             pass

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from taskcore import App, BrokerUnavailable
+from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing, Source
 from taskcore.backends.redis.layout import QueueKeys
@@ -17,6 +17,7 @@ from taskcore.faults import RedisServer
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
 from tests.support.redis_play import Play, held, key, send, until
+from tests.support.worker_faults import work_by_a_wrong_clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -259,23 +260,7 @@ async def commands(port: int) -> int:
 @pytest.mark.parametrize("hours", [-24, -1, 1, 24])
 async def test_clocks_that_are_wrong(shared: RedisServer, hours: int):
     """F57: a worker whose clock is hours or days wrong starts nothing early or late, and holds its leases."""
-    play = Play(shared.url)
-    import time  # noqa: PLC0415
-
-    from tests.support.redis_play import declare  # noqa: PLC0415
-
-    async with play.app("client") as client:
-        wrong = App(shared.url, clock=lambda: time.time() + 3600 * hours, lease=0.6)
-        declare(wrong, play.history, play.queue, "wrong")
-        sent = play.history.now()
-        await client.tasks["work"].using(delay=0.5).enqueue(1)
-        await client.tasks["work"].enqueue(2, 1.5)
-        await client.tasks["once_bitten"].enqueue(3)
-        async with wrong.running(), wrong.running():
-            await play.check(delta=0.3)
-        starts = {entry.job: entry.at for entry in play.history.entries if entry.kind == "start"}
-        assert len(starts) == 3
-        assert max(starts.values()) - sent < 1.5
+    await work_by_a_wrong_clock(Play(shared.url), hours, delta=0.3, within=1.5)
 
 
 @pytest.mark.slow

@@ -13,11 +13,17 @@ import pytest
 from taskcore import Dead
 from taskcore.adapters import open_backend
 from taskcore.faults import RedisServer
-from taskcore.faults.crash import CRASHED
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
 from tests.support.fault_plays import kill_workers
 from tests.support.redis_play import ATTEMPTS, Play, calls, until
+from tests.support.worker_faults import (
+    block_the_loop,
+    die_at_a_point,
+    freeze_for_longer_than_a_lease,
+    letter_reasons,
+    unsettled_starts,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -27,21 +33,6 @@ LEASE = 1.0  #: seconds, of the workers here
 async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
     """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
     await kill_workers(Play(shared.url), tmp_path, kills=4)
-
-
-def unsettled(play: Play, how: str) -> int:
-    """Count the unsettled starts of the dead workers: so many jobs had to run again."""
-    entries = play.merged().entries
-    dead = {entry.who for entry in entries if entry.kind == "died" and entry.facts["how"] == how}
-    started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
-    return len(started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"})
-
-
-async def play_letters(play: Play) -> dict[str, str]:
-    """Map the job ids of the dead letters to their reasons."""
-    async with open_backend(play.url) as backend:
-        letters = await backend.admin.letters(play.queue, limit=100)
-    return {letter.id: letter.reason for letter in letters}
 
 
 #: Where a worker dies, on which job, and how often its function starts then.
@@ -59,16 +50,7 @@ DEATHS = [
 @pytest.mark.parametrize(("point", "task", "starts"), DEATHS)
 async def test_death_at_a_point(shared: RedisServer, tmp_path: Path, point: str, task: str, starts: int):
     """F02–F05: a worker process ends between two steps; the next one goes on there, and no step is done twice."""
-    play = Play(shared.url)
-    async with play.app("client") as app:
-        job = await app.tasks[task].enqueue(1)
-        async with play.worker(tmp_path, "dying", crash_at=point) as worker:
-            assert await worker.wait() == CRASHED
-        async with play.worker(tmp_path, "heir"):
-            await job.outcome(timeout=20)
-            report = await play.check(duplicates_allowed=1)
-    assert sum(entry.kind == "start" for entry in report.histories[job.id]) == starts
-    assert len(await play_letters(play)) == (task == "fail")
+    assert await die_at_a_point(Play(shared.url), tmp_path, point, task) == starts
 
 
 async def test_killed_while_jobs_become_due(shared: RedisServer, tmp_path: Path):
@@ -82,38 +64,18 @@ async def test_killed_while_jobs_become_due(shared: RedisServer, tmp_path: Path)
             await until(lambda: play.count("start") >= 20 * workers.index(worker) + 5, "some start")  # noqa: B023
             worker.kill()
         await play.quiet()
-        report = await play.check(duplicates_allowed=unsettled(play, "killed"), delta=0.02)
+        report = await play.check(duplicates_allowed=unsettled_starts(play, "killed"), delta=0.02)
     assert len(report.histories) == len(jobs)
 
 
 async def test_frozen_for_longer_than_a_lease(shared: RedisServer, tmp_path: Path):
     """F07: a frozen worker's job is taken over; awake again it settles nothing, and says that it lost the job."""
-    play = Play(shared.url)
-    async with play.app("client") as app, play.worker(tmp_path, "frozen") as frozen:
-        await frozen.says("ready")
-        job = await app.tasks["work"].enqueue(1, 0.5)
-        await until(lambda: play.count("start") == 1, "a start")
-        frozen.pause()
-        async with play.worker(tmp_path, "heir") as heir:
-            await heir.says("ready")
-            assert await job.result(timeout=10) == 1
-            frozen.resume()
-            await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
-            await play.check(duplicates_allowed=1)
-    assert play.count("settled", verdict="ack") == 1
+    await freeze_for_longer_than_a_lease(Play(shared.url), tmp_path)
 
 
 async def test_a_blocked_loop(shared: RedisServer, tmp_path: Path):
     """F13: a task that blocks the loop for longer than its lease keeps the job, and its worker says so, loudly."""
-    play = Play(shared.url)
-    async with play.app("client") as app, play.worker(tmp_path, "blocked") as blocked:
-        await blocked.says("ready")
-        await app.tasks["block"].enqueue(2.5 * LEASE)
-        await until(lambda: play.count("start") == 1, "a start")
-        async with play.worker(tmp_path, "heir"):
-            await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
-            await play.check()
-    assert play.count("settled", verdict="ack") == play.count("start") == 1
+    await block_the_loop(Play(shared.url), tmp_path)
 
 
 async def test_stopped_with_work_in_hand(shared: RedisServer, tmp_path: Path):
@@ -153,9 +115,11 @@ async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path
         for number in range(6):
             async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
                 with anyio.fail_after(30):  # for Python to start on a busy machine, too
-                    while worker.status is None and not await play_letters(play):  # noqa: ASYNC110 - as above
+                    while worker.status is None and not await letter_reasons(play):  # noqa: ASYNC110 - as above
                         await anyio.sleep(0.02)
-                if worker.status is None:
+                if worker.status is None:  # it stops in order: a kill here could hit a job beside the poison
+                    worker.terminate()
+                    await worker.wait()
                     break
                 statuses.append(worker.status)
                 play.history.record("died", "", who=worker.who)
@@ -228,4 +192,4 @@ async def test_dead_letters_that_cannot_be_written(shared: RedisServer, tmp_path
         await command(shared.port, "DEL", letters)
         assert isinstance(await job.outcome(timeout=10), Dead)
         await play.check(duplicates_allowed=ATTEMPTS)
-    assert list(await play_letters(play)) != []
+    assert list(await letter_reasons(play)) != []

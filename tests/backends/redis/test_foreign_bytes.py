@@ -43,7 +43,7 @@ FOREIGN: dict[str, Sequence[tuple[Any, ...]]] = {
     "a lease with a huge id": [("ZADD", "{leases}", 1, "9" * 40 + "-1 token")],
     "a lease that never ends": [("ZADD", "{leases}", "+inf", "1-1 token")],
     "a lease of an entry that is not there": [("ZADD", "{leases}", 1, "1-1 token")],
-    "a count that is no number": [("HSET", "{redeliveries}", "1-1", "many"), ("ZADD", "{leases}", 1, "1-1 token")],
+    "a count that is not a number": [("HSET", "{redeliveries}", "1-1", "many"), ("ZADD", "{leases}", 1, "1-1 token")],
     "a place that is no entry": [("HSET", "{places}", "y", "garbage"), ("HSET", "{places}", "z", "+")],
     "a group of another program": [("XGROUP", "CREATE", "{jobs}", "zzz", "0", "MKSTREAM")],
     "an entry of another program": [("XADD", "{jobs}", "*", "type", "invoice", "total", "12")],

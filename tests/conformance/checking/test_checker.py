@@ -60,7 +60,7 @@ def test_lost_letter(written: HistoryWriter) -> None:
 
 @pytest.mark.parametrize("state", ["succeeded", "cancelled", "expired"])
 def test_ended_is_not_lost(written: HistoryWriter, state: str) -> None:
-    """A job that came to an end of the contract is not lost, though it never started here."""
+    """A job that came to an end that the guarantees name is not lost, though it never started here."""
     written.sent()
     assert not written.check(Snapshot({"q": Left()}, {"A": state})).broken
 

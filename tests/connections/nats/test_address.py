@@ -11,7 +11,7 @@ import pytest
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.backends.nats.layout import QueueStream
 from taskcore.backends.nats.messages import job_token, queue_of, queue_token, unpack
-from taskcore.connections.nats import Answer, NatsLink, read_address
+from taskcore.connections.nats import NatsLink, Reply, read_address
 from taskcore.connections.nats.jetstream import find_message
 from taskcore.stores.nats.layout import read_answer
 
@@ -104,8 +104,8 @@ async def test_missing_is_not_the_same_as_unknown(monkeypatch: pytest.MonkeyPatc
     link = NatsLink(read_address("nats://one"))
 
     async def answered(answer: dict[str, Any]) -> Any:
-        async def request_all(_: object) -> list[Answer]:
-            return [Answer(json.dumps(answer).encode(), b"")]
+        async def request_all(_: object) -> list[Reply]:
+            return [Reply(json.dumps(answer).encode(), b"")]
 
         monkeypatch.setattr(link, "request_all", request_all)
         return await find_message(link, "s", seq=1)
@@ -117,6 +117,6 @@ async def test_missing_is_not_the_same_as_unknown(monkeypatch: pytest.MonkeyPatc
     for error in ({"code": 503, "err_code": 10008, "description": "temporarily unavailable"}, {"code": 503}):
         with pytest.raises(BrokerUnavailable):
             await answered({"error": error})
-    assert read_answer(Answer(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")) is None
+    assert read_answer(Reply(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")) is None
     with pytest.raises(BrokerUnavailable):
-        read_answer(Answer(b"", b"NATS/1.0 503\r\n\r\n"))
+        read_answer(Reply(b"", b"NATS/1.0 503\r\n\r\n"))

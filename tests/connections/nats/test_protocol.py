@@ -18,10 +18,10 @@ import taskcore
 from taskcore.connections.nats.protocol import (
     LINE_LIMIT,
     SIZE_LIMIT,
-    Answer,
     Message,
     Parser,
     ProtocolError,
+    Reply,
     encode_message,
     encode_subscription,
     header_of,
@@ -127,8 +127,8 @@ def test_written_messages_follow_the_protocol() -> None:
     assert encode_message(Message(b"a.b", b"body")) == b"PUB a.b  4\r\nbody\r\n"
     assert encode_message(Message(b"a", b"b", b"X: 1\r\n"), b"r") == b"HPUB a r 18 19\r\nNATS/1.0\r\nX: 1\r\n\r\nb\r\n"
     assert encode_subscription(b"a.*", 7) == b"SUB a.*  7\r\n"
-    assert Answer(b"", b"NATS/1.0 503\r\n\r\n").status == b"503"
-    assert Answer(b"", b"NATS/1.0\r\nA: b\r\n\r\n").status == b""
+    assert Reply(b"", b"NATS/1.0 503\r\n\r\n").status == b"503"
+    assert Reply(b"", b"NATS/1.0\r\nA: b\r\n\r\n").status == b""
     headers = b"NATS/1.0\r\nA: 1\r\na:2\r\nA: 3\r\nAB: 4x\r\nno colon\r\n\r\n"
     for name, value in ((b"A", b"1"), (b"a", b"2"), (b"AB", b"4x"), (b"B", b""), (b"no colon", b"")):
         assert header_of(headers, name) == value

@@ -17,13 +17,13 @@ from taskcore.toolkit.capabilities import WaitingJob
 
 __all__ = ["NatsAdmin"]
 
-AT_ONCE = 50  #: queues that are counted at a time
-BEYOND = 1 << 40  #: of the subjects of a stream, more than there can be
+COUNTED_AT_ONCE = 50  #: queues that are counted at a time
+ALL_SUBJECTS = 1 << 40  #: of the subjects of a stream, more than there can be
 DUE_TIME = 0.1  #: seconds in which a scheduled job that was just due has become a ready one
 DELETE_BATCH = 500
 MOVED_TIMEOUT = 0.3  #: seconds in which a worker whose timer has just moved a job says so
 HELD_TIMEOUT = 3.0  #: seconds in which a worker answers for a job that it surely was sent: its machine may be busy
-SOON = 5.0  #: seconds: a schedule that ends so soon may be ending now
+ENDING_SOON = 5.0  #: seconds: a schedule that ends so soon may be ending now
 
 
 class NatsAdmin(NatsLetters):
@@ -43,7 +43,7 @@ class NatsAdmin(NatsLetters):
 
     async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
         """Count the jobs of each queue."""
-        return await gather_limited(self._stats, queues, limit=AT_ONCE)
+        return await gather_limited(self._stats, queues, limit=COUNTED_AT_ONCE)
 
     async def _stats(self, queue: str) -> QueueStats:
         names = self._streams.named(queue)
@@ -74,7 +74,7 @@ class NatsAdmin(NatsLetters):
 
     async def _scheduled(self, names: QueueStream) -> int:
         """Count scheduled jobs by their subjects: of a page beyond the last one the server tells the total alone."""
-        beyond = {"subjects_filter": f"{names.scheduled}*", "offset": BEYOND}
+        beyond = {"subjects_filter": f"{names.scheduled}*", "offset": ALL_SUBJECTS}
         return int((await self._link.api(f"STREAM.INFO.{names.name}", beyond)).get("total", 0))
 
     async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
@@ -202,7 +202,7 @@ def _was_handed_out(number: int, consumer: Mapping[str, Any]) -> bool:
 
 
 def _is_due_soon(found: jetstream.StoredMessage) -> bool:
-    return _due_of(found) - jetstream.wall_clock() < SOON
+    return _due_of(found) - jetstream.wall_clock() < ENDING_SOON
 
 
 def _due_of(found: jetstream.StoredMessage) -> float:

@@ -11,7 +11,7 @@ import msgspec
 from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.nats.admin import NatsAdmin
 from taskcore.backends.nats.diagnose import diagnose
-from taskcore.backends.nats.layout import SCHEDULES, QueueStreams
+from taskcore.backends.nats.layout import SCHEDULES_LEVEL, QueueStreams
 from taskcore.backends.nats.publish import publish
 from taskcore.backends.nats.settle import NatsExtender
 from taskcore.backends.nats.source import NatsSource
@@ -57,7 +57,7 @@ class NatsBackend:
     @property
     def features(self) -> Features:
         """Say what this server can do, once connected."""
-        if self._link.level < SCHEDULES or self._emulates:
+        if self._link.level < SCHEDULES_LEVEL or self._emulates:
             return msgspec.structs.replace(FEATURES, delay="emulated", delay_error=0.25)
         return FEATURES
 

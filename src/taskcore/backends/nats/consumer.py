@@ -43,7 +43,7 @@ REQUEST_TIME: Final = 1.0  #: seconds for which one for jobs does: so long, a jo
 ACTIVE_FOR: Final = REQUEST_TIME  #: seconds after a job or a notice, in which requests wait for jobs themselves
 SIGN_OF_LIFE: Final = 2.0  #: seconds between two signs of life from a request that waits, at least …
 SIGN_PER_QUEUE: Final = 0.06  #: … and for each queue of the source
-LATE: Final = 4.0  #: seconds that a sign of life may be late; and for which withdrawn jobs may still come
+LATE_HEARTBEAT: Final = 4.0  #: seconds that a sign of life may be late; and for which withdrawn jobs may still come
 RECENT_LIMIT: Final = 50_000  #: jobs that a consumer remembers
 CANCELLED_LIMIT: Final = 10_000  #: cancelled jobs that it remembers
 _PENDING = b"Nats-Pending-Messages"
@@ -62,7 +62,7 @@ class Pace(NamedTuple):
     @property
     def silence(self) -> float:
         """Without any sign of life, after which a request is given up."""
-        return self.sign + LATE
+        return self.sign + LATE_HEARTBEAT
 
 
 def pace_of(queues: int) -> Pace:
@@ -248,7 +248,7 @@ class PullConsumer:
         if self._subscription is not None:
             self._link.unsubscribe(self._subscription)
             subscription, self._subscription = self._subscription, None
-            asyncio.get_running_loop().call_later(LATE, self._link.discard, subscription)
+            asyncio.get_running_loop().call_later(LATE_HEARTBEAT, self._link.discard, subscription)
 
     def close(self) -> None:
         """Let nothing come any more."""

@@ -21,7 +21,7 @@ from taskcore.backends.nats.consumer import Pace, PullConsumer, Receipt, hand_ou
 from taskcore.backends.nats.layout import CLOCK, PARKED_LEASE, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import letter, unpack
 from taskcore.backends.nats.publish import error_code_of, expecting, found_by
-from taskcore.connections.nats import Answer, Message, NatsLink, header_of, number_of, size_of
+from taskcore.connections.nats import Message, NatsLink, Reply, header_of, number_of, size_of
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -35,7 +35,7 @@ REQUEST_SIZE = 200  #: scheduled jobs asked for at a time
 DUE_WITHIN = 0.002  #: seconds: due now
 LONGEST_DELAY = 1e10  #: seconds that a job waits at most
 LONGEST_PARKING = 30 * 86_400.0  #: seconds after which a parked job is looked at again
-TRIES = 3  #: moves of one scheduled job in a row; two are enough unless the server errs
+MOVE_TRIES = 3  #: moves of one scheduled job in a row; two are enough unless the server errs
 HANDOVER_DELAY = 0.1  #: seconds after which another timer gets the jobs of one that stops
 ERROR_PAUSE = 1.0  #: seconds after trouble
 
@@ -136,7 +136,7 @@ class DelayTimer:
         # Each expects the job that it is a copy of in the ready part, and nothing only if that is surely gone.
         trying = {receipt: number_of(receipt.headers, b"Tc-Copy") for receipt in due}
         moved: list[Receipt] = []
-        for _ in range(TRIES):
+        for _ in range(MOVE_TRIES):
             trying = {receipt: expected for receipt, expected in trying.items() if self._is_ours(receipt)}
             if not trying:
                 break
@@ -187,7 +187,7 @@ class DelayTimer:
         return Message(self._stream.ready_bytes + arrival.token, arrival.body, headers)
 
 
-def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
+def next_step(answer: Reply | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
     """Say what follows from an answer to a move: another try that expects this number, or the scheduled job's end.
 
     A refusal alone does not say that another timer has moved the job. The job that a retry is a copy of may have been

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from taskcore.backends.nats.layout import FAMILY, SCHEDULES
+from taskcore.backends.nats.layout import FAMILY_LEVEL, SCHEDULES_LEVEL
 from taskcore.backends.nats.publish import TRAIL_ROOM
 from taskcore.connections.nats import NatsLink
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, failed, passed, warned
@@ -17,7 +17,7 @@ from taskcore.toolkit.units import show_duration, show_size
 
 __all__ = ["diagnose"]
 
-PAYLOAD: Final = 256 * 1024  #: bytes that a job may have unless the app says otherwise
+USUAL_PAYLOAD: Final = 256 * 1024  #: bytes that a job may have unless the app says otherwise
 SLOW_ANSWER: Final = 0.02  #: seconds
 NEARLY_FULL: Final = 0.9  #: share of a limit
 LIMITS: Final = (
@@ -68,9 +68,9 @@ async def _streams(link: NatsLink) -> list[dict[str, Any]]:
 
 def _version(link: NatsLink) -> DiagnosticCheck:
     text = f"server {link.version}, level {link.level} of JetStream's API"
-    if link.level >= SCHEDULES:
+    if link.level >= SCHEDULES_LEVEL:
         return passed("version", f"{text}: schedules and times to live are the server's")
-    also = "" if link.level >= FAMILY else ", and so are expiry times"
+    also = "" if link.level >= FAMILY_LEVEL else ", and so are expiry times"
     return warned(
         "version", f"{text}: delays are kept by timers in our workers{also}", "upgrade the server to 2.12 or newer"
     )
@@ -108,11 +108,11 @@ def _replicas(streams: list[dict[str, Any]], replicas: int) -> DiagnosticCheck:
 
 
 def _payload(most: int) -> DiagnosticCheck:
-    if most - TRAIL_ROOM >= PAYLOAD:
+    if most - TRAIL_ROOM >= USUAL_PAYLOAD:
         return passed("max_payload", f"the server takes {show_size(most)} at once")
     return failed(
         "max_payload",
-        f"the server takes {show_size(most)}, jobs may have {show_size(PAYLOAD)} and a trail",
+        f"the server takes {show_size(most)}, jobs may have {show_size(USUAL_PAYLOAD)} and a trail",
         "raise max_payload in the server's configuration, or lower payload_limit",
     )
 

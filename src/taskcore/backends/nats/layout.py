@@ -21,14 +21,14 @@ from taskcore.connections.nats import Message, NatsLink, jetstream
 from taskcore.connections.nats.link import NO_CONSUMER, error_of
 from taskcore.toolkit.logging import logger
 
-__all__ = ["CLOCK", "FAMILY", "NANO", "PARKED_LEASE", "SCHEDULES", "QueueStream", "QueueStreams"]
+__all__ = ["CLOCK", "FAMILY_LEVEL", "NANO", "PARKED_LEASE", "SCHEDULES_LEVEL", "QueueStream", "QueueStreams"]
 
 log = logger("taskcore.backends.nats")
 
 NANO: Final = 1_000_000_000
 CLOCK: Final = b"~clock"  #: stands for a job where only the time is asked for
-SCHEDULES: Final = 2  #: the level of the API from which servers have schedules
-FAMILY: Final = 1  #: the level from which a write may expect something of other subjects
+SCHEDULES_LEVEL: Final = 2  #: the level of the API from which servers have schedules
+FAMILY_LEVEL: Final = 1  #: the level from which a write may expect something of other subjects
 PARKED_LEASE: Final = 5.0  #: seconds for which a scheduled job is in a timer's hands
 WAITING_PULLS: Final = 10_000  #: workers that may wait at one queue
 #: What is compared where a stream exists: of every one, and of one with jobs.
@@ -116,7 +116,7 @@ class QueueStreams:
     async def _make(self, queue: str) -> QueueStream:
         stream = QueueStream(self._link, queue)
         # A stream with a limit refuses what is too much, and servers cannot do that and schedule.
-        native = self._link.level >= SCHEDULES and self._link.address.max_bytes is None
+        native = self._link.level >= SCHEDULES_LEVEL and self._link.address.max_bytes is None
         return self._accept(stream, await jetstream.ensure_stream(self._link, self._config(stream, native=native)))
 
     def _accept(self, stream: QueueStream, found: Mapping[str, Any]) -> QueueStream:
@@ -221,7 +221,7 @@ class QueueStreams:
             return False
         only_consumer = error_of(info) == NO_CONSUMER
         log.error(
-            "the %s of queue %s was deleted while this worker used it; creating it anew. %s",
+            "the %s of queue %s was deleted while this worker used it; creating it again. %s",
             "consumer" if only_consumer else "stream",
             stream.queue,
             "Jobs that were handed out come again." if only_consumer else "Its jobs are lost.",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from taskcore.backend import DUPLICATE, STORED, Outgoing, Published, Refused, Uncertain
 from taskcore.backends.limits import too_large
-from taskcore.backends.nats.layout import FAMILY, QueueStream, QueueStreams
+from taskcore.backends.nats.layout import FAMILY_LEVEL, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import at, job_token
 from taskcore.connections.jetstream_limits import LimitReached, way_out
-from taskcore.connections.nats import Answer, Message, NatsLink
+from taskcore.connections.nats import Message, NatsLink, Reply
 from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable
 
@@ -27,7 +27,7 @@ LEADER_PAUSES = (0.0, 0.05, 0.1, 0.2)  #: seconds before each new try: a new str
 NO_LEADER = "no server takes jobs for this queue at the moment: its stream has no leader"
 _FOUND = re.compile(rb"wrong last sequence: (\d{1,19})\b")
 
-Answers = list[Published | None]
+JobAnswers = list[Published | None]
 
 
 async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing]) -> list[Published]:
@@ -35,7 +35,7 @@ async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoin
 
     :raises BrokerUnavailable: surely none of them was stored.
     """
-    answers: Answers = [None] * len(batch)
+    answers: JobAnswers = [None] * len(batch)
     room = link.max_payload - HEADER_ROOM
     trail_room = min(TRAIL_ROOM, link.max_payload // 4)
     for index, job in enumerate(batch):
@@ -48,9 +48,9 @@ async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoin
     return [answer for answer in answers if answer is not None]
 
 
-async def _store(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: Answers) -> None:
+async def _store(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: JobAnswers) -> None:
     """Store the jobs that have no answer yet."""
-    messages, places, family = [], list[int](), link.level >= FAMILY
+    messages, places, family = [], list[int](), link.level >= FAMILY_LEVEL
     unmade: dict[str, Refused] = {}
     for index, job in enumerate(batch):
         answers[index] = answers[index] or unmade.get(job.queue)
@@ -70,7 +70,7 @@ async def _store(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing
             answers[index] = _meaning(answer)
 
 
-async def _store_again(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: Answers) -> None:
+async def _store_again(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: JobAnswers) -> None:
     """Try again what no server took: its streams were deleted, and are created anew, or have no leader yet."""
     for queue in {job.queue for job, answer in zip(batch, answers, strict=True) if answer is None}:
         streams.discard(queue)
@@ -115,7 +115,7 @@ def expecting(number: int, family: bytes = b"") -> bytes:
     return headers + b"Nats-Expected-Last-Subject-Sequence-Subject: %b\r\n" % family if family else headers
 
 
-def error_code_of(answer: Answer) -> int:
+def error_code_of(answer: Reply) -> int:
     """Return 0 if it was stored, -1 if it is a duplicate, else the code of the error; 503 if no server listens.
 
     A duplicate of number 0 is one of a write that has not ended, and may yet fail: old clusters answer so.
@@ -128,7 +128,7 @@ def error_code_of(answer: Answer) -> int:
     return error_of(decode_answer(body)) or 1
 
 
-def found_by(answer: Answer) -> int | None:
+def found_by(answer: Reply) -> int | None:
     """Return the number of the message that a refusal found in place of the expected one; 0: none; None: not told.
 
     A server refuses, too, when it cannot read what is there, for one while it stops. Then it names what was expected.
@@ -137,7 +137,7 @@ def found_by(answer: Answer) -> int | None:
     return int(told[1]) if told is not None and error_code_of(answer) == IS_ANOTHER else None
 
 
-def _meaning(answer: Answer | None) -> Published | None:
+def _meaning(answer: Reply | None) -> Published | None:
     """Say what became of a job; None if no server listened, so it is surely not stored."""
     if answer is None:
         return Uncertain("the server did not answer in time, or the connection was lost before it did")

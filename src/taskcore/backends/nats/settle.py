@@ -18,11 +18,11 @@ from typing import Self, TypeAlias
 from taskcore.backend import Delivery, VerdictRefused
 from taskcore.backends.limits import NoRoom
 from taskcore.backends.nats.consumer import Receipt, hand_out_in
-from taskcore.backends.nats.layout import FAMILY, QueueStreams
+from taskcore.backends.nats.layout import FAMILY_LEVEL, QueueStreams
 from taskcore.backends.nats.messages import Packed, letter
 from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, expecting, found_by, waiting
 from taskcore.connections.jetstream_limits import LimitReached, way_out
-from taskcore.connections.nats import Answer, Message, NatsAddress, NatsLink, jetstream, size_of
+from taskcore.connections.nats import Message, NatsAddress, NatsLink, Reply, jetstream, size_of
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 
@@ -133,13 +133,13 @@ class NatsSettler:
                 delivery.receipt.over = True
         return {one: message for one, message in packed.items() if not one[0].receipt.over}
 
-    async def _over_leftovers(self, writing: Sequence[Writing], answers: list[Answer | None]) -> None:
+    async def _over_leftovers(self, writing: Sequence[Writing], answers: list[Reply | None]) -> None:
         """Let scheduled copies take the place of what their job was moved from, if its timer has not ended that yet.
 
         A write before NATS 2.11 can expect something of its own subject only. It is refused because of a scheduled job
         that is older than the one in hand, although nothing speaks against it.
         """
-        if self._link.level >= FAMILY:
+        if self._link.level >= FAMILY_LEVEL:
             return
         expected = dict.fromkeys((index for index, (_, verdict) in enumerate(writing) if _is_later(verdict)), 0)
         for _ in range(LEFTOVER_TRIES):
@@ -156,7 +156,7 @@ class NatsSettler:
                 answers[index] = answer
             expected = again
 
-    async def _request(self, messages: list[Message]) -> list[Answer | None]:
+    async def _request(self, messages: list[Message]) -> list[Reply | None]:
         """Send; repeat a little later what no server took, because a stream may be electing its leader."""
         return await self._link.request_again(messages, lambda: asyncio.sleep(LEADER_PAUSE), tries=LEADER_TRIES)
 
@@ -186,7 +186,7 @@ class NatsSettler:
                 headers += b"Tc-Handed: %d\r\n" % receipt.redeliveries
             headers += b"Nats-Msg-Id: %b\r\n%b" % (identity, expecting(standing))
             return Message(receipt.subject, body, headers)
-        if self._link.level >= FAMILY:
+        if self._link.level >= FAMILY_LEVEL:
             headers += expecting(standing, stream.either_bytes + token)
         else:
             headers += expecting(leftover or 0)
@@ -289,7 +289,7 @@ class NatsExtender:
         return ()
 
 
-def _trouble_with(answer: Answer | None) -> str:
+def _trouble_with(answer: Reply | None) -> str:
     if answer is None:
         return "the server did not say whether it stored a copy or a dead letter"
     if not answer.body:

@@ -31,12 +31,12 @@ log = logger("taskcore.backends.nats")
 
 REST_AFTER: Final = 0.2  #: seconds without a call of receive, after which nothing more is asked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
-COUNTS: Final = (2, 10)  #: the version from which a consumer says rightly what it has delivered and what has ended
+RIGHT_COUNTS: Final = (2, 10)  #: the version from which a consumer's counts of delivered and ended messages are right
 OPENED_AT_ONCE: Final = 20  #: queues
 SWEEP_AFTER: Final = 5.0  #: seconds after a connection was made, and between two sweeps of a queue
 SWEEP_PAUSE: Final = 0.4  #: seconds between two queues: many of them are swept in the background, over minutes
 JUST_READ: Final = 0.25  #: seconds that one turn of the loop may take which stood still before
-UNTOLD: Final = 0.5  #: seconds for which a connection may be gone before an idle worker says so
+SILENT_OUTAGE: Final = 0.5  #: seconds for which a connection may be gone before an idle worker says so
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -77,7 +77,7 @@ class NatsSource(NatsSettler):
                     lease=self._lease,
                     pace=pace_of(len(streams)),
                     greeting=greeting,
-                    notices=self._link.version_numbers >= COUNTS,
+                    notices=self._link.version_numbers >= RIGHT_COUNTS,
                 )
             )
         timed = [stream for stream in streams if not stream.native]
@@ -86,7 +86,7 @@ class NatsSource(NatsSettler):
             self._timers.append(DelayTimer(self._link, self._streams, stream, slow))
         await gather_limited(DelayTimer.start, self._timers, limit=OPENED_AT_ONCE)
         self._link.on_lost.append(self._lost.set)
-        if self._link.version_numbers >= COUNTS:
+        if self._link.version_numbers >= RIGHT_COUNTS:
             self._sweeping.start(self._sweep(), name="taskcore-nats-sweep")
 
     async def _sweep(self) -> None:
@@ -237,7 +237,7 @@ class NatsSource(NatsSettler):
     async def _wait(self) -> None:
         """Wait for news; mend a consumer that is gone."""
         if not self._link.connected:
-            await self._link.ready(within=UNTOLD)
+            await self._link.ready(within=SILENT_OUTAGE)
             return
         for consumer in self._consumers:
             if consumer.is_lost:

@@ -16,7 +16,7 @@ from taskcore.backends.rabbitmq.diagnose import diagnose
 from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions
 from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.backends.rabbitmq.publish import MAX_JOB
-from taskcore.backends.rabbitmq.settle import Heart
+from taskcore.backends.rabbitmq.settle import HeartbeatExtender
 from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.address import parse
@@ -125,9 +125,9 @@ class RabbitBackend:
         """See :class:`taskcore.keeping.seam.LendsExtenders`: the server closes a silent connection."""
         return 2.0 * self._connector.address.heartbeat
 
-    def extender(self, *, lease: float) -> AbstractAsyncContextManager[Heart]:  # noqa: ARG002 - the connection is it
+    def extender(self, *, lease: float) -> AbstractAsyncContextManager[HeartbeatExtender]:  # noqa: ARG002 - the connection is it
         """Return what keeps the connections of this process alive, from another thread."""
-        return nullcontext(Heart(self._opened().all))
+        return nullcontext(HeartbeatExtender(self._opened().all))
 
     def lifelines(self) -> Sequence[FilteredConnection]:
         """See :class:`taskcore.keeping.seam.HasLifelines`."""

@@ -38,9 +38,10 @@ from typing import Any, Final, Literal
 import msgspec
 from aio_pika.abc import AbstractChannel
 
-from taskcore.connections.amqp.admin_channel import AdminChannel
+from taskcore.connections.amqp.admin_channel import CALLS_AT_ONCE, AdminChannel
 from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.errors import BrokerUnavailable
+from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 from taskcore.toolkit.urls import choice, seconds, whole
@@ -64,24 +65,18 @@ DELAY_UNIT: Final = 0.125  #: seconds that the shortest level waits
 LEVELS: Final = 31
 MAX_DELAY: Final = DELAY_UNIT * (2**LEVELS - 1)  #: seconds
 OPENED_AT_ONCE: Final = 4  #: queues; all of them at once would wait for each other until their time is over
+LOOK_AGAIN: Final = 0.001  #: seconds
 LAST_HOP: Final = "due"  #: stands for the next level behind the last one
 
 #: Deliveries: -1 means "none" to some versions and "no limit" to others.
 NO_DELIVERY_LIMIT: Final = {"x-delivery-limit": 1_000_000_000}
 QUORUM: Final = {"x-queue-type": "quorum", **NO_DELIVERY_LIMIT}
 LOSSLESS: Final = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-DEAD: Final = {
-    **QUORUM,
-    "x-overflow": "reject-publish",
-}  #: a policy with max-length drops no letter, unless it says drop-head
-LOST_ARGUMENTS: Final = {
-    **QUORUM,
-    "x-message-ttl": 30 * 86_400_000,
-    "x-max-length": 100_000,
-    "x-overflow": "drop-head",
-}
+#: A policy with max-length drops no letter, unless it says drop-head.
+DEAD: Final = {**QUORUM, "x-overflow": "reject-publish"}
+LOST_ARGUMENTS: Final = {**QUORUM, "x-message-ttl": 30 * 86_400_000, "x-max-length": 100_000, "x-overflow": "drop-head"}
 
-Arguments = dict[str, Any]
+AmqpArguments = dict[str, Any]
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────
@@ -140,7 +135,7 @@ def delay_route(units: int) -> dict[str, str]:
     return dict(zip([_hop(None), *map(_hop, bits)], [*map(str, bits), LAST_HOP], strict=True))
 
 
-def level_bindings(number: int | None) -> dict[str, Arguments]:
+def level_bindings(number: int | None) -> dict[str, AmqpArguments]:
     """Return what is bound behind a level (None: before the first), each with the headers of the jobs that go there."""
     lower = range(LEVELS if number is None else number)
     bindings = {level(below): {"x-match": "all", _hop(number): str(below)} for below in lower}
@@ -151,8 +146,8 @@ def _hop(number: int | None) -> str:
     return "tc-in" if number is None else f"tc-{number}"
 
 
-def _job_arguments(queue: str, options: QueueOptions) -> Arguments:
-    arguments: Arguments = {
+def _job_arguments(queue: str, options: QueueOptions) -> AmqpArguments:
+    arguments: AmqpArguments = {
         "x-queue-type": options.queue_type,
         "x-overflow": "reject-publish",
         "x-dead-letter-exchange": "",
@@ -167,7 +162,7 @@ def _job_arguments(queue: str, options: QueueOptions) -> Arguments:
     return arguments
 
 
-def _level_arguments(number: int) -> Arguments:
+def _level_arguments(number: int) -> AmqpArguments:
     ttl = int(DELAY_UNIT * 1000) << number
     return {**QUORUM, **LOSSLESS, "x-message-ttl": ttl, "x-dead-letter-exchange": level(number)}
 
@@ -236,8 +231,6 @@ class Topology:
         return counted or 0
 
     async def _declare_queues(self, queue: str, *, known_missing: bool = False) -> None:
-        async with self._declaring:
-            await self._declare_levels()
         arguments = _job_arguments(queue, self._options)
         made = await self._admin.declare_queue(dead_queue(queue), DEAD, known_missing=known_missing)
         made |= await self._admin.declare_queue(job_queue(queue), arguments, known_missing=known_missing)
@@ -284,7 +277,11 @@ class Topology:
         if connection is None or connection is not self._admin.connection.current:
             self._known.pop(queue, None)
             await self._declare_queues(queue)
-        since = max(self._known[queue][0], self._levels_known or 0.0)
+        if self._levels_known is None:
+            async with self._declaring:
+                await self._declare_levels()
+            return LOOK_AGAIN  # the connection may have been lost meanwhile
+        since = max(self._known[queue][0], self._levels_known)
         return since + self._options.min_queue_age - asyncio.get_running_loop().time()
 
     def _opened(self, queue: str, done: asyncio.Task[None]) -> None:
@@ -325,21 +322,27 @@ class Topology:
         await self._admin.call(f"deleting queue {queue}", delete)
 
     async def _declare_levels(self) -> None:
+        # A few at a time: the node syncs its disk for each, and once for those that come together. Only the queues need
+        # an age, so they are bound while they and the first queue of jobs grow old.
         if self._levels_known is not None:
             return
-        missing = self._levels_doubted or not await self._admin.has_exchange(LEVELS_MADE)
-        if missing:
+        since = 0.0
+        if self._levels_doubted or not await self._admin.has_exchange(LEVELS_MADE):
             await self._admin.declare_exchange(DELAY, "headers")
-            for number in range(LEVELS):
-                # What another program has put into a level has no way on; it would stay, and after some hold up all.
-                await self._admin.declare_exchange(level(number), "headers", {"alternate-exchange": LOST})
-                await self._admin.declare_queue(level(number), _level_arguments(number))
-                await self._bind_level(level(number), number)
-            await self._bind_level(DELAY, None)
+            await gather_limited(self._declare_level, range(LEVELS), limit=CALLS_AT_ONCE)
+            since = asyncio.get_running_loop().time()
+            bindings = [(number, *one) for number in (None, *range(LEVELS)) for one in level_bindings(number).items()]
+            await gather_limited(self._bind_level, bindings, limit=CALLS_AT_ONCE)
             await self._admin.declare_exchange(LEVELS_MADE, "fanout")
             self._levels_doubted = False
-        self._levels_known = asyncio.get_running_loop().time() if missing else 0.0
+        self._levels_known = since
 
-    async def _bind_level(self, exchange: str, number: int | None) -> None:
-        for target, headers in level_bindings(number).items():
-            await self._admin.bind("exchange" if target == DUE else "queue", target, exchange, "", headers)
+    async def _declare_level(self, number: int) -> None:
+        # What another program has put into a level has no way on; it would stay, and after some hold up all.
+        await self._admin.declare_exchange(level(number), "headers", {"alternate-exchange": LOST})
+        await self._admin.declare_queue(level(number), _level_arguments(number), known_missing=True)
+
+    async def _bind_level(self, binding: tuple[int | None, str, AmqpArguments]) -> None:
+        number, target, headers = binding
+        source = DELAY if number is None else level(number)
+        await self._admin.bind("exchange" if target == DUE else "queue", target, source, "", headers)

@@ -32,7 +32,7 @@ from taskcore.toolkit.failpoints import failpoint
 
 __all__ = ["RabbitWalk", "browse_names", "browse_page", "queue_of", "walk_letters"]
 
-WINDOW = 500  #: messages asked for at once
+BROWSED_AT_ONCE = 500  #: messages asked for at once
 QUIET_AFTER = 0.1  #: seconds without a message, after which the browser counts whether there is one
 RETURN_CHECKS, RETURN_CHECK_PAUSE = 40, 0.005  #: until all messages are back in their queue; seconds
 RETURNED_BETWEEN_CHECKS = 250  #: messages that a server returns in such a pause, at least
@@ -88,7 +88,7 @@ class Browser(FilteredChannel):
         """Yield every message, oldest first."""
         while self.seen < self._count:
             await run_detached(self._ask_for_more(), timeout=self.connection.timeout)
-            for _ in range(WINDOW):
+            for _ in range(BROWSED_AT_ONCE):
                 if self.seen == self._count or (not self._buffer and not await self._wait_for_more()):
                     return
                 self.seen += 1
@@ -106,7 +106,7 @@ class Browser(FilteredChannel):
                 if self.consumer:
                     # In one write, for the next browser to find everything: first no more deliveries, then all return.
                     self.write(frames.cancel(self.number, self.consumer) + frames.nack(self.number, 0, multiple=True))
-                    await self.sync(WINDOW)
+                    await self.sync(BROWSED_AT_ONCE)
             finally:
                 await self.close()
             for _ in range(RETURN_CHECKS + self.seen // RETURNED_BETWEEN_CHECKS):
@@ -117,7 +117,7 @@ class Browser(FilteredChannel):
     async def _ask_for_more(self) -> None:
         if self.consumer:
             self.write(frames.cancel(self.number, self.consumer))
-        await self.consume(self._queue, WINDOW)
+        await self.consume(self._queue, BROWSED_AT_ONCE)
 
     async def _wait_for_more(self) -> bool:
         """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
@@ -133,7 +133,7 @@ class Browser(FilteredChannel):
                     await self._news.wait()
             except TimeoutError:
                 counted = await self._admin.count(self._queue)
-                await self.sync(WINDOW)  # what was on its way is here now
+                await self.sync(BROWSED_AT_ONCE)  # what was on its way is here now
                 if not self._buffer and (not counted or self._count == math.inf):  # a wrong count is not trusted again
                     return False
         return True
@@ -229,7 +229,7 @@ class RabbitWalk:
 
     async def find(self, letter_id: str) -> Letter | None:
         """Return a letter that was not seen yet; None if there is none of that id."""
-        while page := await self.page(WINDOW):
+        while page := await self.page(BROWSED_AT_ONCE):
             for letter in page:
                 if letter.id == letter_id:
                     return letter
@@ -241,7 +241,7 @@ class RabbitWalk:
         for letter in letters:
             if tags := self._tags.get(letter.id):
                 self._browser.drop(tags.pop())
-        await self._browser.sync(WINDOW)
+        await self._browser.sync(BROWSED_AT_ONCE)
         return self._browser.dropped - before
 
     async def replay(self, batch: Sequence[tuple[Letter, Outgoing]]) -> Sequence[Published]:
@@ -288,7 +288,7 @@ async def browse_page(walk: RabbitWalk, limit: int, after: str | None) -> list[L
     Each page takes a pass over all of them, because the broker does not keep the order of returned messages.
     """
     found: list[Letter] = []
-    while page := await walk.page(WINDOW):
+    while page := await walk.page(BROWSED_AT_ONCE):
         found += [letter for letter in page if after is None or letter.id > after]
         if len(found) > 2 * limit + EXTRA_LETTERS:
             found = nsmallest(limit, found, key=_id)

@@ -37,7 +37,7 @@ __all__ = ["MAX_JOB", "MAX_MESSAGE", "Sender", "unavailable"]
 WRITE_SIZE = 1 << 20  #: bytes written before the publisher waits for the server to keep up
 MAX_MESSAGE = 16 * 1024 * 1024 - 4096  #: bytes; from version 4 on the server closes the channel above it
 MAX_JOB = 15 * 1024 * 1024  #: bytes of a job that is sent; the rest is for its trail in retries and dead letters
-PACKERS = 4096  #: destinations whose first frame is kept packed
+KEPT_PACKERS = 4096  #: destinations whose first frame is kept packed
 OPENING_TIME = 1.0  #: seconds that declaring and binding a queue may take, besides its age
 ANNOUNCED_AT_ONCE: Final = 1_000  #: names of new queues
 RESEND_AFTER: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a refused job is sent again
@@ -286,7 +286,7 @@ async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], ba
         channel.write(b"".join(packed))
 
 
-@lru_cache(PACKERS)
+@lru_cache(KEPT_PACKERS)
 def _packer(channel: int, exchange: str, key: str, frame_max: int) -> frames.MessagePacker:
     return frames.MessagePacker(channel, exchange, key, frame_max)
 

@@ -35,12 +35,12 @@ from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Heart", "Holdings"]
+__all__ = ["HeartbeatExtender", "Holdings"]
 
 log = logger("taskcore.backends.rabbitmq")
 
 #: A copy, and the failpoint behind it.
-Packed: TypeAlias = tuple[RabbitMessage, str]
+PackedMessage: TypeAlias = tuple[RabbitMessage, str]
 
 #: The failpoint behind the copy that a verdict leaves.
 FAILPOINTS: Final[dict[type[Verdict], str]] = {
@@ -123,7 +123,7 @@ class Holdings:
             raise failure
         return lost
 
-    def _packed(self, delivery: Delivery, verdict: Verdict) -> Packed | None:
+    def _packed(self, delivery: Delivery, verdict: Verdict) -> PackedMessage | None:
         """Pack the copy that a verdict leaves; None where there is none, also because it would be too large.
 
         :raises VerdictRefused: no copy of the job can carry its new trail.
@@ -143,7 +143,9 @@ class Holdings:
         receipt.settle_by = Receipt.REQUEUE if isinstance(verdict, Release) else Receipt.DEAD_LETTER
         return None
 
-    async def _store_copies(self, settling: Sequence[tuple[Delivery, Packed | None]]) -> BrokerUnavailable | None:
+    async def _store_copies(
+        self, settling: Sequence[tuple[Delivery, PackedMessage | None]]
+    ) -> BrokerUnavailable | None:
         """Publish what must exist before the originals may go; originals of failed copies are held as before."""
         copies = [(delivery.receipt, *packed) for delivery, packed in settling if packed is not None]
         if not copies:
@@ -178,7 +180,7 @@ class Holdings:
                 await consumer.sync(consumer.prefetch)
 
 
-class Heart:
+class HeartbeatExtender:
     """Keeps connections alive, and so everything that is held over them, while their event loop stands still."""
 
     def __init__(self, connections: Iterable[ReconnectingConnection]) -> None:

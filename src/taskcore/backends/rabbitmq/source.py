@@ -69,8 +69,8 @@ class RabbitSource:
         self._receiving = 0  # how many calls of ``receive`` wait
         self._received = 0.0  # when the last one ended
         self._timer = SharedTimer()
-        self._idle = _Alarm(self._check_idle)
-        self._lease_ends = _Alarm(lambda: self._holdings.expire(self._consumers.values()))
+        self._idle = _RepeatedDeadline(self._check_idle)
+        self._lease_ends = _RepeatedDeadline(lambda: self._holdings.expire(self._consumers.values()))
         self._tasks = TaskSet("RabbitMQ source")
         self._left = False
 
@@ -221,7 +221,7 @@ class RabbitSource:
 
     # ── when ``receive`` is not called ──
 
-    def _set(self, alarm: _Alarm, seconds: float) -> None:
+    def _set(self, alarm: _RepeatedDeadline, seconds: float) -> None:
         """Set an alarm, unless it is set already."""
         if alarm.ends == inf and not self._left:
             self._timer.add(alarm, seconds)
@@ -307,7 +307,7 @@ class RabbitSource:
             await gather_limited(Consumer.close, list(self._consumers.values()), limit=CALLS_AT_ONCE)
 
 
-class _Alarm:
+class _RepeatedDeadline:
     """A deadline of a shared timer: calls a function, and again after as many seconds as it returns."""
 
     def __init__(self, expire: Callable[[], float]) -> None:

@@ -22,9 +22,9 @@ from taskcore.toolkit.capabilities import WaitingJob
 __all__ = ["RedisAdmin"]
 
 PURGE_BATCH: Final = 1000  #: jobs that one script deletes
-AT_ONCE: Final = 50  #: queues that are counted at a time
-WHOLE: Final = 2**53  #: bytes of what is shown whole
-HEAD: Final = SENT_ALWAYS // 4  #: bytes of each part of a letter that is not
+COUNTED_AT_ONCE: Final = 50  #: queues that are counted at a time
+WHOLE_LETTER: Final = 2**53  #: bytes of what is shown whole
+LETTER_PART: Final = SENT_ALWAYS // 4  #: bytes of each part of a letter that is not
 PLACE_NAMES: Final[Mapping[bytes | None, Place]] = {b"ready": "ready", b"scheduled": "scheduled", b"leased": "leased"}
 
 
@@ -46,7 +46,7 @@ class RedisAdmin:
 
     async def stats(self, queues: Sequence[str]) -> Sequence[QueueStats]:
         """Return how full each queue is."""
-        return await gather_limited(self._stats, queues, limit=AT_ONCE)
+        return await gather_limited(self._stats, queues, limit=COUNTED_AT_ONCE)
 
     async def _stats(self, queue: str) -> QueueStats:
         [counts] = await self._link.run("ask", STATS, self._keys_of(queue).stats, ())
@@ -57,15 +57,15 @@ class RedisAdmin:
 
     async def peek(self, queue: str, place: Literal["ready", "scheduled"], *, limit: int) -> Sequence[WaitingJob]:
         """Return the jobs that come next."""
-        keys, most = self._keys_of(queue).peek, WHOLE
+        keys, most = self._keys_of(queue).peek, WHOLE_LETTER
         while True:
             try:
                 [found] = await self._link.run("ask", PEEK, keys, (place, limit, most))
                 break
             except ReplyLost as lost:
-                if not lost.cut or most == HEAD:
+                if not lost.cut or most == LETTER_PART:
                     raise
-                limit, most = max(limit // 2, 1), HEAD if limit == 1 else WHOLE
+                limit, most = max(limit // 2, 1), LETTER_PART if limit == 1 else WHOLE_LETTER
         return [
             WaitingJob(envelope=envelope, trail=trail, due=due / 1000 if place == "scheduled" else None)
             for envelope, trail, due in found
@@ -119,7 +119,7 @@ class RedisAdmin:
             else:
                 return list(found)
             if limit == 1:
-                [found] = await self._link.run("ask", HEADS, (key,), (command, start, end, HEAD))
+                [found] = await self._link.run("ask", HEADS, (key,), (command, start, end, LETTER_PART))
                 return list(found)
             limit //= 2
 

@@ -25,18 +25,18 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["Lookout", "Wakeups"]
+__all__ = ["QueueChooser", "Wakeups"]
 
 log = logger("taskcore.backends.redis")
 
-FEW: Final = 5  #: queues that are looked at without asking first; and so many of more at each time
+QUEUES_UNASKED: Final = 5  #: queues that are looked at without asking first; and so many of more at each time
 LONGEST_WAIT: Final = 2.5  #: seconds; an idle worker looks this often, because a token may be lost
 SHORTEST_WAIT: Final = 0.01
 FAILURES_LOGGED: Final = 5  #: failures in a row after which one line is logged
 CLOSE_TIMEOUT: Final = 1.0  #: seconds for blocked commands to end
 
 
-class Lookout:
+class QueueChooser:
     """Chooses the queues of one source at which to look.
 
     :param purpose: of the connection that asks.
@@ -48,7 +48,7 @@ class Lookout:
         self._queues = tuple(queues)
         self._keys = tuple(key for part in zip(*(one.look for one in queues.values()), strict=True) for key in part)
         self._longest = min(LONGEST_WAIT, max(lease / 3, SHORTEST_WAIT))  # other sources' leases may be as short
-        self._asks = len(self._queues) > FEW and not link.is_cluster
+        self._asks = len(self._queues) > QUEUES_UNASKED and not link.is_cluster
         self._turn = cycle(self._queues)
         self._turned = -math.inf  # when the last part of the turn was
         self._streams = math.inf  # how many queues had a stream at the last look
@@ -78,7 +78,7 @@ class Lookout:
             return self._queues
         if now - self._turned >= self._longest:
             self._turned = now
-            chosen.update(islice(self._turn, FEW))
+            chosen.update(islice(self._turn, QUEUES_UNASKED))
         found, soonest, streams = [], -1, self._streams
         with anyio.CancelScope(shield=True):  # a cancelled exchange would cost the connection
             [(found, soonest, streams)] = await self._link.run(self._purpose, LOOK, self._keys, ())

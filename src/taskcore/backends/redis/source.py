@@ -19,7 +19,7 @@ from typing import Final, Self
 import anyio
 
 from taskcore.backend import Delivery
-from taskcore.backends.redis.consumer import Lookout, Wakeups
+from taskcore.backends.redis.consumer import QueueChooser, Wakeups
 from taskcore.backends.redis.layout import ASIDE, RECEIVE, QueueKeys
 from taskcore.backends.redis.messages import delivery_of
 from taskcore.backends.redis.settle import RedisSettler, ticket_of
@@ -57,7 +57,7 @@ class RedisSource:
         self._narrowed = -math.inf  # when they became fewer because the server ends connections
         self._seen: set[str] = set()  # queues that existed at the last look
         self._receiving = anyio.Lock()
-        self._lookout = Lookout(link, queues, lease, f"take {name}")
+        self._chooser = QueueChooser(link, queues, lease, f"take {name}")
         self._wakeups = Wakeups(link, queues, name)
         self._settler = RedisSettler(link, queues, self._lease, name, self._log_disappeared)
 
@@ -79,11 +79,11 @@ class RedisSource:
         async with self._receiving:
             woken: Collection[str] = ()
             while True:
-                chosen = await self._lookout.choose(woken, self._lost)
+                chosen = await self._chooser.choose(woken, self._lost)
                 taken = await self._take_from(chosen, limit)
                 if taken:
                     return taken
-                woken = await self._wakeups.wait(self._lookout.pause)
+                woken = await self._wakeups.wait(self._chooser.pause)
 
     async def _take_from(self, queues: Sequence[str], limit: int) -> Sequence[Delivery]:
         """Lease jobs of these queues, earlier queues first; an error comes only if there are no jobs."""
@@ -100,7 +100,7 @@ class RedisSource:
                     raise
                 break
             taken += found
-            self._lookout.note(due)
+            self._chooser.note(due)
             if len(taken) >= limit:
                 break
         return taken
@@ -212,7 +212,7 @@ class RedisSource:
         if queue not in self._seen:
             return
         if renewed == 1:
-            log.error("the consumer group of queue %s was deleted; made it anew at the last job handed out", queue)
+            log.error("the consumer group of queue %s was deleted; created it again at the last job handed out", queue)
         else:
             self._seen.discard(queue)
             log.error("queue %s has disappeared from Redis, with all its jobs: deleted, flushed or evicted", queue)

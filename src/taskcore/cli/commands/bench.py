@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from taskcore.bench import BenchEnvironment, Record, Size
-    from taskcore.bench.scenarios import Scenario
+    from taskcore.bench import BenchEnvironment, BenchRecord, Size
+    from taskcore.bench.scenarios import BenchScenario
 
 __all__ = ["command"]
 
@@ -83,18 +83,18 @@ def _environments(
 
 async def _run(
     environments: Mapping[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]],
-    scenarios: Mapping[str, Scenario],
+    scenarios: Mapping[str, BenchScenario],
     as_json: bool,
-) -> list[Record]:
+) -> list[BenchRecord]:
     from taskcore.bench import describe_machine, encode_line, measure, printed, table_of
     from taskcore.toolkit.urls import mask_text, mask_url
 
     began = time.monotonic()
     shown = [mask_url(word) if "://" in word else mask_text(word) for word in sys.argv[1:]]
     machine = await describe_machine(shlex.join(["taskcore", *shown]))
-    records: list[Record] = []
+    records: list[BenchRecord] = []
 
-    def on_record(record: Record) -> None:
+    def on_record(record: BenchRecord) -> None:
         records.append(record)
         if as_json:
             print_line(encode_line(record))
@@ -106,7 +106,7 @@ async def _run(
     return records
 
 
-def _is_bad(record: Record) -> bool:
+def _is_bad(record: BenchRecord) -> bool:
     from taskcore.bench import Figure, Skipped
 
     if isinstance(record, Figure):

@@ -65,7 +65,7 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> float | N
 )
 @click.option("--health", metavar="HOST:PORT", help="Answer GET /live and /ready there, one port for all processes.")
 @click.option("--health-file", metavar="PATH", help="Renew this file every second while the worker is alive.")
-@click.option("--reload", is_flag=True, help="For development: start anew when a Python file changes.")
+@click.option("--reload", is_flag=True, help="For development: restart when a Python file changes.")
 @click.option("--drain", is_flag=True, help="End when the queues are empty.")
 @click.option("--supervised", hidden=True)
 @click.option(

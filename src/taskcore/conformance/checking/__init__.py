@@ -14,16 +14,16 @@ from taskcore.conformance.checking.expectations import Expectations
 from taskcore.conformance.checking.recorder import RecordingBackend
 from taskcore.conformance.checking.report import GuaranteesBroken, Report, Violation
 from taskcore.conformance.checking.snapshot import FoundLetter, Left, Snapshot, collect
-from taskcore.testing.history import History, HistoryEntry, Kind
+from taskcore.testing.history import EntryKind, History, HistoryEntry
 
 __all__ = [
     "Actors",
+    "EntryKind",
     "Expectations",
     "FoundLetter",
     "GuaranteesBroken",
     "History",
     "HistoryEntry",
-    "Kind",
     "Left",
     "RecordingBackend",
     "Report",

@@ -34,11 +34,11 @@ from taskcore.backend import (
 )
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Bury, Reschedule, Verdict
-from taskcore.testing.history import History, Kind
+from taskcore.testing.history import EntryKind, History
 
 __all__ = ["RecordingBackend", "digest", "job_of"]
 
-ANSWERS: dict[type[Published], Kind] = {
+ANSWERS: dict[type[Published], EntryKind] = {
     Stored: "ok",
     Duplicate: "duplicate",
     Refused: "refused",
@@ -95,7 +95,7 @@ class RecordingBackend:
             record_answer(self._history, self._who, job, answer, began)
         return answers
 
-    def _answer(self, batch: Iterable[Outgoing], kind: Kind, began: float, **facts: Any) -> None:
+    def _answer(self, batch: Iterable[Outgoing], kind: EntryKind, began: float, **facts: Any) -> None:
         for job in batch:
             self._history.record(kind, name_of(job), who=self._who, took=self._history.now() - began, **facts)
 
@@ -147,7 +147,9 @@ class _RecordingSource:
             self._record_verdict("lost" if id(delivery) in gone else "settled", delivery, verdict, began)
         return lost
 
-    def _record_verdict(self, kind: Kind, delivery: Delivery, verdict: Verdict, began: float, **facts: Any) -> None:
+    def _record_verdict(
+        self, kind: EntryKind, delivery: Delivery, verdict: Verdict, began: float, **facts: Any
+    ) -> None:
         if isinstance(verdict, Reschedule):
             facts["after"] = verdict.after
         if isinstance(verdict, Bury):

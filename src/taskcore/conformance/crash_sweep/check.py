@@ -86,7 +86,7 @@ async def check(scenario: Scenario, operation: str, state: str, point: str, *, u
 def _starved(scenario: Scenario) -> int:
     """Count the leases that living workers lost: in real time a wait for a processor may outlast a lease.
 
-    To the contract that is a crash: the job is handed out anew, and starts once more.
+    By the guarantees that is a crash: the job is handed out anew, and starts once more.
     """
     entries = scenario.history.entries if scenario.margin else ()
     dead = {entry.who for entry in entries if entry.kind == "died"}

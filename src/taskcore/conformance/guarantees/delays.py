@@ -17,7 +17,7 @@ from taskcore.conformance.guarantees.deliveries import (
 )
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Reschedule
-from taskcore.toolkit.units import LONGEST
+from taskcore.toolkit.units import LONGEST_DURATION
 
 
 async def _watch(harness: Harness, source: Source, due: dict[bytes, float]) -> None:
@@ -114,7 +114,7 @@ async def a_retry_waits_for_its_delay(harness: Harness) -> None:
 async def any_delay_above_zero_is_one(harness: Harness) -> None:
     """The shortest delays there are end at once, and 100 years hold up no other job."""
     queue, backend = harness.queue(), await harness.backend()
-    waits = (5e-324, 1e-12, 1e-7, LONGEST)
+    waits = (5e-324, 1e-12, 1e-7, LONGEST_DURATION)
     jobs = [job(queue), *(job(queue, delay=wait) for wait in waits[:-1])]
     await put(backend, *jobs)
     async with backend.consume([queue], lease=harness.long) as source:

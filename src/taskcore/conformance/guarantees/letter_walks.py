@@ -6,7 +6,7 @@ from collections import Counter
 
 import anyio
 
-from taskcore.backend import Backend, Letter, LetterWalk, Outgoing, Refused, Uncertain
+from taskcore.backend import Backend, Letter, Outgoing, Refused, Uncertain
 from taskcore.conformance.checks import BACKEND_CHECKS, LETTER_CHECKS, check, require
 from taskcore.conformance.guarantees.deliveries import job, put, receive, settle, took
 from taskcore.conformance.guarantees.helpers import letters_of, open_app, until, work, working
@@ -28,15 +28,6 @@ async def _bury(harness: Harness, backend: Backend, queue: str, count: int) -> l
         found = await receive(harness, source, count)
         await settle(source, *((delivery, Bury("for this check", b"")) for delivery in found))
     return jobs
-
-
-async def _all_of(walk: LetterWalk, limit: int = 5) -> list[Letter]:
-    found: list[Letter] = []
-    while page := await walk.page(limit):
-        require(len(page) <= limit, f"a page of {limit} has {len(page)} letters")
-        found += page
-        require(len(found) <= 10 * MANY, "a pass does not end")
-    return found
 
 
 @check(LETTER_CHECKS, "C13", needs="dead_letters")

@@ -1,4 +1,4 @@
-"""The rule book once more, written from the contract and not from the code: what a start has to come to."""
+"""The rule book once more, written from the guarantees and not from the code: what a start has to come to."""
 
 from __future__ import annotations
 

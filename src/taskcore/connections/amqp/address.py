@@ -99,7 +99,7 @@ def _node(text: str, port: int, problems: list[str]) -> tuple[str, int]:
         split = urlsplit(f"//{text}")
         if split.hostname and not split.path:
             return split.hostname, split.port or port
-    except ValueError:  # the port is no number
+    except ValueError:  # the port is not a number
         pass
     problems.append(f"{text!r} is not host or host:port")
     return "", 0

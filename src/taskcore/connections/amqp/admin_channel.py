@@ -22,9 +22,9 @@ __all__ = ["CALLS_AT_ONCE", "AdminChannel"]
 log = logger("taskcore.connections.amqp")
 
 T = TypeVar("T")
-Arguments = dict[str, Any]
-Kind = Literal["queue", "exchange"]
-Function = Callable[[AbstractChannel], Awaitable[object]]
+AmqpArguments = dict[str, Any]
+BindTarget = Literal["queue", "exchange"]
+ChannelCall = Callable[[AbstractChannel], Awaitable[object]]
 
 CALLS_AT_ONCE = 8  #: each has a channel of its own
 LOCK_RETRY = (0.005, 0.03)  #: seconds, least and most, between two attempts to get a lock
@@ -121,7 +121,7 @@ class AdminChannel:
 
     # ── declaring ──
 
-    async def declare_exchange(self, name: str, kind: str, arguments: Arguments | None = None) -> None:
+    async def declare_exchange(self, name: str, kind: str, arguments: AmqpArguments | None = None) -> None:
         """Make an exchange if it is missing.
 
         :raises BrokerUnavailable: it exists with other arguments, or this user may not make it.
@@ -132,7 +132,7 @@ class AdminChannel:
             lambda: self.has_exchange(name),
         )
 
-    async def declare_queue(self, name: str, arguments: Arguments, *, known_missing: bool = False) -> bool:
+    async def declare_queue(self, name: str, arguments: AmqpArguments, *, known_missing: bool = False) -> bool:
         """Make a queue if it is missing; return whether it was.
 
         :param known_missing: it was missing a moment ago: not asked again.
@@ -150,7 +150,7 @@ class AdminChannel:
         )
         return not there
 
-    async def _declare(self, what: str, declare: Function, is_there: Callable[[], Awaitable[bool]]) -> None:
+    async def _declare(self, what: str, declare: ChannelCall, is_there: Callable[[], Awaitable[bool]]) -> None:
         """Declare; what exists stays as it is, because the server only compares the arguments.
 
         If this user may not declare, it is enough that the thing exists.
@@ -171,7 +171,9 @@ class AdminChannel:
                 fix = "give the user permission to configure it, or start an app with that permission once"
             raise BrokerUnavailable(f"{what} {problem}", facts=[str(cause)], fix=fix) from cause
 
-    async def bind(self, kind: Kind, target: str, source: str, key: str, headers: Arguments | None = None) -> None:
+    async def bind(
+        self, kind: BindTarget, target: str, source: str, key: str, headers: AmqpArguments | None = None
+    ) -> None:
         """Bind a queue or an exchange to another exchange; without permission leave it to an app that has it."""
 
         async def bind(channel: AbstractChannel) -> None:

@@ -43,7 +43,7 @@ log = logger("taskcore.connections.amqp")
 
 READ_SIZE = 1 << 18  #: bytes
 CLOSE_TIMEOUT = 2.0  #: seconds for closing in order
-CHECKS = 4  #: looks for a sign of the server in one heartbeat
+CHECKS_PER_HEARTBEAT = 4  #: looks for a sign of the server in one heartbeat
 HEARTBEAT_GAP = 1.0  #: seconds without a frame for the library, after which it gets a heartbeat
 
 
@@ -306,10 +306,10 @@ class FilteredConnection(aiormq.TransportFactory):
         """
         seen, silent = self._last_read, 0
         while not self.is_closed:
-            await asyncio.sleep(self._heartbeat / CHECKS)
+            await asyncio.sleep(self._heartbeat / CHECKS_PER_HEARTBEAT)
             silent = silent + 1 if seen == self._last_read else 0
             seen = self._last_read
-            if silent > 2 * CHECKS:
+            if silent > 2 * CHECKS_PER_HEARTBEAT:
                 self.abort(f"the server sent nothing for {2 * self._heartbeat} s")
 
     def _lose(self, why: str) -> None:

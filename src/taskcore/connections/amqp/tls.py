@@ -8,7 +8,7 @@ from contextlib import suppress
 
 __all__ = ["TLSLayer"]
 
-PORTION = 1 << 18  #: bytes
+READ_BYTES = 1 << 18  #: bytes
 
 
 class TLSLayer:
@@ -36,7 +36,7 @@ class TLSLayer:
                 return
             finally:  # an error leaves an alert for the server
                 transport.write(self._outgoing.read())
-            data = await reader.read(PORTION)
+            data = await reader.read(READ_BYTES)
             if not data:
                 raise ConnectionResetError("the server closed the connection during the TLS handshake")
             self._incoming.write(data)
@@ -57,7 +57,7 @@ class TLSLayer:
         self._incoming.write(data)
         parts: list[bytes] = []
         with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):  # the server's last word; its socket ends, too
-            while part := self._object.read(PORTION):
+            while part := self._object.read(READ_BYTES):
                 parts.append(part)
         return b"".join(parts)
 

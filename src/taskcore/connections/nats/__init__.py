@@ -4,8 +4,8 @@ from taskcore.connections.nats.address import NatsAddress, read_address
 from taskcore.connections.nats.connection import Subscription
 from taskcore.connections.nats.link import NatsLink
 from taskcore.connections.nats.protocol import (
-    Answer,
     Message,
+    Reply,
     encode_message,
     header_of,
     number_of,
@@ -14,6 +14,6 @@ from taskcore.connections.nats.protocol import (
 )
 
 __all__ = [
-    "Answer", "Message", "NatsAddress", "NatsLink", "Subscription", "encode_message", "header_of", "number_of",
+    "Message", "NatsAddress", "NatsLink", "Reply", "Subscription", "encode_message", "header_of", "number_of",
     "plain_token", "read_address", "size_of",
 ]  # fmt: skip

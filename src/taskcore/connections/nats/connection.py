@@ -49,7 +49,7 @@ class SupervisedConnection:
 
     def __init__(self, address: NatsAddress, *, name: str) -> None:
         self.address = address
-        self.on_lost: list[Callable[[], None]] = []  #: called when the connection is gone
+        self.on_lost: list[Callable[[], None]] = []  #: called when the connection is gone, perhaps twice
         self._name = name
         self._connection: RawConnection | None = None
         self._opened = asyncio.Event()
@@ -59,7 +59,7 @@ class SupervisedConnection:
         self._inbox = f"_INBOX.{secrets.token_hex(11)}".encode()
         self._inbox_numbers = count(1)
         self._tasks = TaskSet("NATS connection")
-        self._trouble = self._logged = ""
+        self._trouble = ""
         self._users = 0
         self._gone_since = 0.0
 
@@ -151,7 +151,7 @@ class SupervisedConnection:
                         await asyncio.sleep(0.01)  # it has ended, and its supervisor has not noticed yet
                     await self._opened.wait()
                 return connection
-        error = self.unavailable("there is no connection")
+        error = self.unavailable(f"there is no connection ({self._trouble})")
         error.gone_for = time.monotonic() - self._gone_since
         raise error
 
@@ -202,7 +202,7 @@ class SupervisedConnection:
                 if connection is not None:
                     why = await _end_of(connection)
                     self._gone_since = time.monotonic()
-                    log.warning("connection to NATS lost: %s; reconnecting", why)
+                    log.debug("connection to NATS lost: %s; reconnecting", why)
                     connection.abort()
                     self._lose(why)
                 await self._reconnect()
@@ -217,17 +217,10 @@ class SupervisedConnection:
             try:
                 await self._connect()
             except BrokerUnavailable as error:
-                self._log_trouble(error)
+                log.debug("cannot connect to NATS: %s; trying again", self._trouble or error.what)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-        self._logged = ""
-        log.warning("connected to NATS again after %.1f s", time.monotonic() - self._gone_since)
-
-    def _log_trouble(self, error: BrokerUnavailable) -> None:
-        """Log each reason once, however often it comes."""
-        if self._logged != self._trouble:
-            self._logged = self._trouble
-            log.error("cannot connect to NATS: %s; trying again", self._trouble or error.what)
+        log.debug("connected to NATS again after %.1f s", time.monotonic() - self._gone_since)
 
     async def _connect(self) -> None:
         """Connect to the first known server that takes us.
@@ -254,6 +247,7 @@ class SupervisedConnection:
                 self._trouble = f"{host.text}: {why.removesuffix(': ')}"
                 continue
             self._connection = connection
+            connection.ended.add_done_callback(self._tell_lost)  # no supervisor sees its end while it is greeted
             self._known = _known_after(self.address, self._known, host, self._info.get("connect_urls") or [])
             for subscription in self._subscriptions.values():
                 connection.subscribe(*subscription)
@@ -271,6 +265,9 @@ class SupervisedConnection:
         self._trouble = why
         self._connection = None
         self._opened.clear()  # the same event: callers that wait since an earlier attempt hear of the next connection
+        self._tell_lost()
+
+    def _tell_lost(self, _: object = None) -> None:
         for call in self.on_lost:
             call()
 

@@ -35,7 +35,9 @@ LEAST_WIDTH, MOST_WIDTH = 8, 256  #: messages that are asked for at once, withou
 
 
 async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what: str) -> None:
-    """Tell the server about deliveries; it confirms what it was told last about each queue.
+    """Tell the server about deliveries; it confirms the last message about each queue.
+
+    What one lost connection left unconfirmed is sent once more: a server may get the same message twice.
 
     :param told: for each the queue, where to say it, and the word.
     :param what: what they say, for the text of an error.
@@ -48,10 +50,15 @@ async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what
         if before is not None:
             ahead.append(b"PUB %b  %d\r\n%b\r\n" % (before[0], len(before[1]), before[1]))
         last[queue] = reply, word
-    if last:
+    for _ in range(2 if last else 0):
+        connection = await link.ready()
         answers = await link.request_all([Message(*one) for one in last.values()], ahead=b"".join(ahead))
-        if any(answer is None or answer.status == b"503" for answer in answers):
+        if all(answer is not None and answer.status != b"503" for answer in answers):
+            return
+        if connection.alive:
             raise link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
+    if last:
+        raise link.unavailable(f"no server confirmed {what}: the connection was lost")
 
 
 # ── messages ──

@@ -22,21 +22,21 @@ import msgspec
 from taskcore.connections.jetstream_limits import refused
 from taskcore.connections.nats.address import NatsAddress
 from taskcore.connections.nats.connection import SupervisedConnection
-from taskcore.connections.nats.protocol import Answer, Message, encode_message
+from taskcore.connections.nats.protocol import Message, Reply, encode_message
 from taskcore.connections.nats.raw import RawConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.timeouts import SharedTimer
 
-__all__ = ["ABSENT", "NO_CONSUMER", "TIMEOUT", "ApiCall", "NatsLink", "decode_answer", "error_of"]
+__all__ = ["NOT_FOUND", "NO_CONSUMER", "REPLY_TIMEOUT", "ApiCall", "NatsLink", "decode_answer", "error_of"]
 
-TIMEOUT: Final = 5.0  #: seconds for which an answer is waited for
-PIECE, PIECE_BYTES = 500, 250_000  #: messages and bytes that are written at once
-WINDOW: Final = 1_000  #: messages without an answer, at most …
-WINDOW_BYTES: Final = 4_000_000  #: … and their bytes
+REPLY_TIMEOUT: Final = 5.0  #: seconds for which an answer is waited for
+WRITE_MESSAGES, WRITE_BYTES = 500, 250_000  #: messages and bytes that are written at once
+OPEN_REQUESTS: Final = 1_000  #: messages without an answer, at most …
+OPEN_BYTES: Final = 4_000_000  #: … and their bytes
 
 NO_CONSUMER: Final = 10014
 #: Errors which say that a stream, a consumer or a message is not there. All others say that no server can tell.
-ABSENT: Final = (10059, NO_CONSUMER, 10037, 10043, 10057)
+NOT_FOUND: Final = (10059, NO_CONSUMER, 10037, 10043, 10057)
 
 #: The name of a request to JetStream's API, and its body; None: none.
 ApiCall: TypeAlias = tuple[str, Any]
@@ -66,14 +66,14 @@ class _Batch:
     __slots__ = ("answers", "ends", "left", "news", "over", "target")
 
     def __init__(self, size: int) -> None:
-        self.answers: list[Answer | None] = [None] * size
+        self.answers: list[Reply | None] = [None] * size
         self.left = size
         self.ends = inf  # on the loop's clock; the timer sets it
         self.over = False  # no more answers are waited for
         self.target = 0
         self.news: asyncio.Future[None] | None = None
 
-    def take(self, index: int, answer: Answer) -> None:
+    def take(self, index: int, answer: Reply) -> None:
         if self.answers[index] is None:
             self.answers[index] = answer
             self.left -= 1
@@ -114,7 +114,7 @@ class NatsLink(SupervisedConnection):
 
     # ── requests ──
 
-    async def request_all(self, messages: Sequence[Message], *, ahead: bytes = b"") -> list[Answer | None]:
+    async def request_all(self, messages: Sequence[Message], *, ahead: bytes = b"") -> list[Reply | None]:
         """Send all, in order, and collect each one's answer; None for one that did not come in time.
 
         :param ahead: frames to be written before them, without answers.
@@ -122,7 +122,7 @@ class NatsLink(SupervisedConnection):
         """
         connection, key = await self.ready(), b"%x" % next(self._batch_numbers)
         batch = self._batches[key] = _Batch(len(messages))
-        self._timer.add(batch, TIMEOUT + len(messages) / WINDOW)
+        self._timer.add(batch, REPLY_TIMEOUT + len(messages) / OPEN_REQUESTS)
         try:
             await self._send_all(connection, batch, messages, b"%b.%b." % (self._inbox, key), ahead)
         finally:
@@ -132,7 +132,7 @@ class NatsLink(SupervisedConnection):
 
     async def request_again(
         self, messages: Sequence[Message], repair: Callable[[], Awaitable[object]], *, tries: int = 1
-    ) -> list[Answer | None]:
+    ) -> list[Reply | None]:
         """Send all; send those again that no server took, after a repair.
 
         :raises BrokerUnavailable: nothing was sent, or the repair failed.
@@ -156,16 +156,16 @@ class NatsLink(SupervisedConnection):
         while sent < total and not batch.over:
             frames, first = [ahead], sent
             ahead, size = b"", 0
-            while sent < total and sent - first < PIECE and size < PIECE_BYTES:
+            while sent < total and sent - first < WRITE_MESSAGES and size < WRITE_BYTES:
                 frame = encode_message(messages[sent], b"%b%x" % (prefix, sent))
                 frames.append(frame)
                 size += len(frame)
                 sent += 1
             connection.write(b"".join(frames))
             unanswered += size
-            if sent - (total - batch.left) > WINDOW - PIECE or unanswered > WINDOW_BYTES:
+            if sent - (total - batch.left) > OPEN_REQUESTS - WRITE_MESSAGES or unanswered > OPEN_BYTES:
                 await connection.written(until=batch.ends)
-                await batch.until(total - sent + WINDOW // 2)
+                await batch.until(total - sent + OPEN_REQUESTS // 2)
                 unanswered = 0
         await connection.written(until=batch.ends)
         await batch.until(0)
@@ -175,7 +175,7 @@ class NatsLink(SupervisedConnection):
         _, key, index = subject.rsplit(b".", 2)
         batch = self._batches.get(key)
         if batch is not None:
-            batch.take(int(index, 16), Answer(body, headers))
+            batch.take(int(index, 16), Reply(body, headers))
 
     def _give_up(self) -> None:
         """Let no batch wait for answers: the connection is gone."""
@@ -184,13 +184,13 @@ class NatsLink(SupervisedConnection):
 
     # ── JetStream's API ──
 
-    async def api(self, name: str, body: Any = None, *, allowed: Container[int] | None = ABSENT) -> dict[str, Any]:
+    async def api(self, name: str, body: Any = None, *, allowed: Container[int] | None = NOT_FOUND) -> dict[str, Any]:
         """Send one request to JetStream's API; see ``api_all``."""
         [answer] = await self.api_all([(name, body)], allowed=allowed)
         return answer
 
     async def api_all(
-        self, calls: Sequence[ApiCall], *, allowed: Container[int] | None = ABSENT
+        self, calls: Sequence[ApiCall], *, allowed: Container[int] | None = NOT_FOUND
     ) -> list[dict[str, Any]]:
         """Send requests to JetStream's API; return their answers. One with an ``error`` says that something is absent.
 

@@ -48,16 +48,16 @@ def _identity(address: NatsAddress, host: Host, nonce: str) -> dict[str, str]:
 def _signed(address: NatsAddress, nonce: str) -> dict[str, str]:
     if address.creds:
         text = Path(address.creds).read_text(encoding="utf-8", errors="replace")
-        told = {"jwt": _part(text, "NATS USER JWT", address.creds)}
+        credentials = {"jwt": _part(text, "NATS USER JWT", address.creds)}
         seed = _part(text, "USER NKEY SEED", address.creds)
     else:
-        told, seed = {}, Path(address.nkey or "").read_text(encoding="utf-8", errors="replace").strip()
+        credentials, seed = {}, Path(address.nkey or "").read_text(encoding="utf-8", errors="replace").strip()
     import nkeys  # type: ignore[import-untyped]  # noqa: PLC0415 - cryptography, which most logins do not need
 
     try:
         key: Any = nkeys.from_seed(bytearray(seed.encode()))
-        told = told or {"nkey": key.public_key.decode()}
-        return told | {"sig": base64.b64encode(key.sign(nonce.encode())).decode()}
+        credentials = credentials or {"nkey": key.public_key.decode()}
+        return credentials | {"sig": base64.b64encode(key.sign(nonce.encode())).decode()}
     except Exception as error:
         option = "creds" if address.creds else "nkey"
         raise BadLogin(f"{option}: {address.creds or address.nkey!r} has no usable seed") from error
@@ -66,5 +66,5 @@ def _signed(address: NatsAddress, nonce: str) -> dict[str, str]:
 def _part(text: str, part: str, path: str) -> str:
     found = re.search(rf"-BEGIN {part}-+\s+([A-Za-z0-9]\S*)", text)
     if found is None:
-        raise BadLogin(f"creds: {path!r} is no credentials file, it has no {part}")
+        raise BadLogin(f"creds: {path!r} is not a credentials file, it has no {part}")
     return found[1]

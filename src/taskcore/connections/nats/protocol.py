@@ -6,7 +6,7 @@
     PING · PONG · +OK · -ERR 'why'
 
 A parser takes what arrives, in whatever pieces. A message goes to one function, each other line to another one. Bytes
-that are no NATS raise ProtocolError; a line and a message have a largest size, so memory is bounded.
+that are not NATS raise ProtocolError; a line and a message have a largest size, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 __all__ = [
-    "LINE_LIMIT", "PING", "PONG", "SIZE_LIMIT", "Answer", "Handler", "Message", "Parser", "ProtocolError",
-    "encode_message", "encode_subscription", "header_of", "number_of", "plain_token",
-    "size_of",
+    "LINE_LIMIT", "PING", "PONG", "SIZE_LIMIT", "Handler", "Message", "Parser", "ProtocolError", "Reply",
+    "encode_message", "encode_subscription", "header_of", "number_of", "plain_token", "size_of",
 ]  # fmt: skip
 
 LINE_LIMIT: Final = 65_536  #: bytes of a line; an INFO that lists a thousand servers has half of that
@@ -37,7 +36,7 @@ Handler: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
 
 
 class ProtocolError(Exception):
-    """The peer sends bytes that are no NATS, or too many of them."""
+    """The peer sends bytes that are not NATS, or too many of them."""
 
 
 # ── what is sent ─────────────────────────────────────────────────────────────────────────────────
@@ -81,7 +80,7 @@ def encode_subscription(subject: bytes, number: int) -> bytes:
 # ── what arrives ─────────────────────────────────────────────────────────────────────────────────
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """The reply to a request: the body, and the headers as they were on the wire."""
 
     body: bytes
@@ -132,7 +131,7 @@ class Parser:
     def feed(self, data: bytes) -> None:
         """Take what arrived; call back for all that is whole.
 
-        :raises ProtocolError: it is no NATS; nothing may be fed after that.
+        :raises ProtocolError: it is not NATS; nothing may be fed after that.
         """
         if self._pieces:
             self._pieces.append(data)
@@ -167,10 +166,10 @@ class Parser:
                 number, size = int(words[2]), int(words[-1])
                 head, fixed = (0, 4) if verb == b"MSG" else (int(words[-2]), 5)
             except (ValueError, IndexError):
-                raise ProtocolError(f"this is no message: {data[place:end][:80]!r}") from None
+                raise ProtocolError(f"this is not a message: {data[place:end][:80]!r}") from None
             count = len(words)
             if not (fixed <= count <= fixed + 1 and 0 <= head <= size <= SIZE_LIMIT):
-                raise ProtocolError(f"this is no message, or one of an impossible size: {data[place:end][:80]!r}")
+                raise ProtocolError(f"this is not a message, or one of an impossible size: {data[place:end][:80]!r}")
             start = end + 2
             stop = start + size
             if stop + 2 > whole:
@@ -190,5 +189,5 @@ class Parser:
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
         if verb not in _VERBS:
-            raise ProtocolError(f"this is no NATS: {line[:80]!r}")
+            raise ProtocolError(f"this is not NATS: {line[:80]!r}")
         self._on_line(verb, rest.strip())

@@ -131,7 +131,7 @@ class RawConnection(asyncio.Protocol):
         try:
             info = msgspec.json.decode(rest, type=dict[str, Any])
         except msgspec.MsgspecError as error:
-            raise ProtocolError(f"its INFO is no JSON: {error}") from None
+            raise ProtocolError(f"its INFO is not JSON: {error}") from None
         self.info = info
         if not self._greeted.done():
             self._greeted.set_result(True)

@@ -203,7 +203,7 @@ def postgres_unavailable(error: BaseException, address: PostgresAddress) -> Brok
     return BrokerUnavailable(
         f"PostgreSQL at {address.shown} cannot be used now: {text}",
         facts=[f"{type(error).__name__}{f', SQLSTATE {state}' if state else ''}"],
-        fix=FIXES.get(state or "", "see whether it runs and can be reached, and its log; the next call connects anew"),
+        fix=FIXES.get(state or "", "see whether it runs and can be reached, and its log; the next call connects again"),
     )
 
 

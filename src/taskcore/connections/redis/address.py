@@ -38,8 +38,8 @@ PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 QUEUE_LIMIT: Final = 10_000_000  #: jobs and dead letters that a queue holds unless the URL says otherwise
 
-Kind: TypeAlias = Literal["one", "sentinel", "cluster"]
-KINDS: Final[Mapping[str, tuple[Kind, bool]]] = {
+Deployment: TypeAlias = Literal["one", "sentinel", "cluster"]
+KINDS: Final[Mapping[str, tuple[Deployment, bool]]] = {
     "redis": ("one", False), "rediss": ("one", True), "valkey": ("one", False), "valkeys": ("one", True),
     "unix": ("one", False), "redis+sentinel": ("sentinel", False), "redis+cluster": ("cluster", False),
 }  # fmt: skip
@@ -92,7 +92,7 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     shown: str
-    kind: Kind
+    kind: Deployment
     seeds: tuple[RedisAddress, ...]
     service: str = ""
     database: int = 0
@@ -155,7 +155,7 @@ def read_url(url: str) -> RedisOptions:
     )
 
 
-def _read_path(text: str, kind: Kind, problems: list[str]) -> dict[str, Any]:
+def _read_path(text: str, kind: Deployment, problems: list[str]) -> dict[str, Any]:
     path = [unquote(part) for part in text.split("/") if part]
     found: dict[str, Any] = {}
     if kind == "sentinel":

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from taskcore.connections.redis.connection import Command
-from taskcore.connections.redis.link import OLDEST, RedisLink
+from taskcore.connections.redis.link import OLDEST_VERSION, RedisLink
 from taskcore.connections.redis.refusals import CommandRefused
 from taskcore.toolkit.diagnostics import (
     Diagnosis,
@@ -145,8 +145,8 @@ def _version(name: str, version: str | None, info: Mapping[str, str]) -> Diagnos
     numbers = re.match(r"(\d+)\.(\d+)", info.get("redis_version", ""))  # Valkey names the Redis that it is like
     if numbers is None:
         return warned("version", "the server does not say which version it is")
-    if (int(numbers[1]), int(numbers[2])) < OLDEST:
-        return failed("version", f"{name} {version} is too old", f"{'.'.join(map(str, OLDEST))} or newer")
+    if (int(numbers[1]), int(numbers[2])) < OLDEST_VERSION:
+        return failed("version", f"{name} {version} is too old", f"{'.'.join(map(str, OLDEST_VERSION))} or newer")
     return passed("version", f"{name} {version}")
 
 

@@ -26,7 +26,7 @@ __all__ = ["RedisLink"]
 
 MAX_REDIRECTS: Final = 5  #: times that a command follows its key to another node
 REDIRECT_PAUSE: Final = 0.05  #: seconds before a slot that is being moved is asked again
-OLDEST: Final = (7, 0)  #: the first version that works
+OLDEST_VERSION: Final = (7, 0)  #: the first version that works
 
 
 class RedisLink:
@@ -61,7 +61,7 @@ class RedisLink:
 
     def _check_version(self, info: bytes) -> None:
         found = re.search(r"redis_version:(\d+)\.(\d+)", info.decode())
-        if found is not None and (int(found[1]), int(found[2])) < OLDEST:
+        if found is not None and (int(found[1]), int(found[2])) < OLDEST_VERSION:
             raise BrokerUnavailable(
                 f"the server at {self.options.shown} is Redis {found[1]}.{found[2]}", fix="7.0 is the oldest that works"
             )

@@ -24,7 +24,7 @@ __all__ = ["Removal", "Removals"]
 
 RETRY_AFTER: Final = 1.0  #: seconds after trouble
 FINISH_TIMEOUT: Final = 1.0  #: seconds for what is left at the end
-EXACT: Final = (2, 10)  #: the version from which a message that was deleted by its number stays away
+EXACT_DELETES: Final = (2, 10)  #: the version from which a message that was deleted by its number stays away
 
 
 class Removal(NamedTuple):
@@ -88,7 +88,7 @@ class Removals:
         """
         if not removals:
             return
-        alone = await self._without_others(removals) if self._link.version_numbers >= EXACT else set[Removal]()
+        alone = await self._without_others(removals) if self._link.version_numbers >= EXACT_DELETES else set[Removal]()
         await self._link.api_all(
             [
                 (f"STREAM.PURGE.{self._stream}", {"filter": one.subject.decode(), "seq": max(one.number, one.mark) + 1})

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, number_of, plain_token
+from taskcore.connections.nats import Message, NatsLink, Reply, jetstream, number_of, plain_token
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record, Version
 
@@ -38,7 +38,7 @@ CHECKED: Final = (
     "num_replicas",
     "storage",
 )
-VERSIONS: Final = 8  #: messages of a subject, at most: the record, and versions that the store has not deleted yet
+KEPT_VERSIONS: Final = 8  #: messages of a subject, at most: the record, and versions that the store has not deleted yet
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]{1,200}")
 
 
@@ -52,7 +52,7 @@ async def make_stream(link: NatsLink, name: str, subjects: str) -> dict[str, Any
         link,
         name,
         [subjects],
-        max_msgs_per_subject=VERSIONS,
+        max_msgs_per_subject=KEPT_VERSIONS,
         max_bytes=-1,
         max_age=0 if native else MAX_AGE,
         allow_direct=True,
@@ -132,7 +132,7 @@ def _time_to_live(keep: float | None, *, native: bool) -> bytes:
     return b"Nats-TTL: %ds\r\n" % (math.ceil(min(max(keep, 0.0), 1e9)) + 1) if native and keep is not None else b""
 
 
-def read_answer(answer: Answer) -> FoundRecord | None:
+def read_answer(answer: Reply) -> FoundRecord | None:
     """Read the answer to a direct get.
 
     :raises BrokerUnavailable: the server cannot say at the moment.

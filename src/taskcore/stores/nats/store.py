@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Self
 
 from taskcore.connections.jetstream_limits import way_out
-from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, read_address
+from taskcore.connections.nats import Message, NatsLink, Reply, jetstream, read_address
 from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
@@ -43,11 +43,11 @@ __all__ = ["NatsStore"]
 log = logger("taskcore.stores.nats")
 
 IS_ANOTHER: Final = 10071  #: the server's "wrong last sequence"
-TRIES: Final = 20  #: times that a write is tried against others
+WRITE_TRIES: Final = 20  #: times that a write is tried against others
 SWEEP_EVERY: Final = 5.0  #: seconds between two times that expired records are removed, where the server does not
-UNKNOWN: Final = -1  #: what has to be expected is not known before a look
+UNKNOWN_VERSION: Final = -1  #: what has to be expected is not known before a look
 
-REFUSALS: Final = (10054, 10097, 10165)  #: message too large for the stream, headers too large, impossible time to live
+REFUSAL_CODES: Final = (10054, 10097, 10165)  #: message or headers too large, impossible time to live
 BESIDE_THE_VALUE = 4_096  #: bytes of a message that are left for headers, and in a key's record for its other fields
 HEADERS_SIZE: Final = 512  #: bytes of a write's headers, at most
 
@@ -145,7 +145,7 @@ class NatsStore:
         calls = [jetstream.message_call(self._stream, last_by_subj=subject.decode()) for subject in subjects]
         return [read_stored(answer) for answer in await self.link.api_all(calls)]
 
-    async def _send(self, messages: list[Message]) -> list[Answer]:
+    async def _send(self, messages: list[Message]) -> list[Reply]:
         """Return the answers to requests; those that no server took are sent again, with the stream created anew."""
         answers = await self.link.request_again(messages, self._stream_is_gone)
         sure = [answer for answer in answers if answer is not None and answer.status != b"503"]
@@ -157,7 +157,7 @@ class NatsStore:
         """Create the stream anew, if it was deleted."""
         info = await self.link.api(f"STREAM.INFO.{self._stream}")
         if "error" in info:
-            log.error("stream %s was deleted while it was used; its records are lost. Creating it anew.", self._stream)
+            log.error("stream %s was deleted while it was used; its records are lost. Creating it again.", self._stream)
         await self._open()
 
     def subject(self, key: str) -> bytes:
@@ -202,8 +202,8 @@ class NatsStore:
         answers: list[Version | Conflict | None] = [None] * len(writes)
         expected = [_expected_at_first(write, now) for write in writes]
         ends: dict[int, int] = {}  # of the records that are to be deleted
-        looking = [index for index, number in enumerate(expected) if number == UNKNOWN]
-        for _ in range(TRIES):
+        looking = [index for index, number in enumerate(expected) if number == UNKNOWN_VERSION]
+        for _ in range(WRITE_TRIES):
             if looking:
                 await self._look(writes, looking, expected, answers, ends)
             trying = [index for index, answer in enumerate(answers) if answer is None]
@@ -242,7 +242,7 @@ class NatsStore:
             code, number = error_of(said), int(said.get("seq", 0))
             if code == IS_ANOTHER:
                 met.append(index)
-            elif code in REFUSALS:
+            elif code in REFUSAL_CODES:
                 refused = refusal(write.key, str(said["error"].get("description")))
             elif code:
                 raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}; {way_out(code)}")
@@ -331,8 +331,8 @@ def _whatever_it_is(write: Write) -> bool:
 def _expected_at_first(write: Write, now: float) -> int | None:
     """Return the number that the last write of this key has to have; None: any; 0: there is none."""
     if write.expect is ANY:
-        return None if write.value is not None else UNKNOWN
+        return None if write.value is not None else UNKNOWN_VERSION
     if write.expect is ABSENT:
-        return 0 if write.value is not None else UNKNOWN
+        return 0 if write.value is not None else UNKNOWN_VERSION
     number, ends = wanted_of(write.expect)
-    return UNKNOWN if number < 0 or write.value is None or (ends and now * 1000 >= ends) else number
+    return UNKNOWN_VERSION if number < 0 or write.value is None or (ends and now * 1000 >= ends) else number

@@ -20,7 +20,7 @@ from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["RecordFeed"]
 
-PAUSES: Final = (0.0, 0.002, 0.01, 0.05, 0.2, 0.5)  #: seconds before each read after a hint
+READ_PAUSES: Final = (0.0, 0.002, 0.01, 0.05, 0.2, 0.5)  #: seconds before each read after a hint
 READ_EVERY: Final = 2.0  #: seconds without a hint, after which a record is read
 
 
@@ -77,7 +77,7 @@ class RecordFeed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(READ_EVERY):
                     await watched.hinted.wait()
-            pauses = PAUSES if watched.hinted.is_set() else PAUSES[:1]
+            pauses = READ_PAUSES if watched.hinted.is_set() else READ_PAUSES[:1]
             watched.hinted.clear()
             for pause in pauses:
                 await asyncio.sleep(pause)

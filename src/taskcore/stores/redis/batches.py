@@ -23,10 +23,10 @@ from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import Failure, refusal
 from taskcore.stores.redis.layout import RecordNames, decode, foreign, group_of, milliseconds, version_in
 
-__all__ = ["Answer", "Found", "read", "write"]
+__all__ = ["PutAnswer", "ReadAnswer", "read", "write"]
 
-Found: TypeAlias = Record | Failure | None
-Answer: TypeAlias = Version | Conflict | Failure
+ReadAnswer: TypeAlias = Record | Failure | None
+PutAnswer: TypeAlias = Version | Conflict | Failure
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,7 +34,7 @@ R = TypeVar("R")
 WRITING = "write records"  #: the purpose of the connection
 SCRIPT_WRITES = 250  #: writes in one script, which holds the server up for about half a millisecond
 SCRIPT_BYTES = 4_000_000  #: bytes in one script
-UNTOLD: Final = 2  #: the script's answer in the place of a record that has to be read
+READ_SEPARATELY: Final = 2  #: the script's answer in the place of a record that has to be read
 UNREAD: Final = "Protocol error"  #: the server's answer to a command that it does not read to its end
 NOT_ALLOWED: Final = (
     "unknown command",
@@ -48,7 +48,7 @@ RESERVE: Final = Script(LUA.joinpath("reserve.lua").read_text() + LUA.joinpath("
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def read(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[Found]:
+async def read(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[ReadAnswer]:
     """Return the records of these keys; an error in the place of one that cannot be read."""
     together = partial(_read_together, link, purpose, names)
     if link.is_cluster:
@@ -56,7 +56,7 @@ async def read(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence
     return await together(keys)
 
 
-async def _read_together(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[Found]:
+async def _read_together(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[ReadAnswer]:
     """Read records by one exchange; all of them on one node."""
     called = [names(key) for key in keys]
     try:
@@ -85,8 +85,8 @@ async def _get(link: RedisLink, purpose: str, called: Sequence[str]) -> list[byt
         return [UnreadableRecord(what, fix=UNSENT_FIX)]
 
 
-async def _read_each(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[Found]:
-    found: list[Found] = []
+async def _read_each(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[ReadAnswer]:
+    found: list[ReadAnswer] = []
     for key in keys:
         name = names(key)
         try:
@@ -110,12 +110,14 @@ def _record(data: bytes | UnreadableRecord | None, name: str) -> Record | Unread
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def write(link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
+async def write(
+    link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
+) -> list[PutAnswer]:
     """Carry out the writes; return the answers, an error in the place of one that could not be carried out."""
     if link.is_cluster:
         keys = [one.key for one in writes]
         return await _by_group(keys, writes, partial(_write_group, link, names, versions))
-    answers: list[Answer] = []
+    answers: list[PutAnswer] = []
     for chunk in _chunks(writes):
         answers += await _run_apart(link, names, versions, chunk)
     if any(isinstance(answer, CommandRefused) and answer.kind in DEMOTED for answer in answers):
@@ -125,9 +127,9 @@ async def write(link: RedisLink, names: RecordNames, versions: Iterator[str], wr
 
 async def _write_group(
     link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
-) -> list[Answer]:
+) -> list[PutAnswer]:
     """Write records of one slot of a cluster."""
-    answers: list[Answer] = []
+    answers: list[PutAnswer] = []
     for chunk in _chunks(writes):
         try:
             answers += await _run_apart(link, names, versions, chunk)
@@ -141,7 +143,7 @@ async def _write_group(
 
 async def _run_apart(
     link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
-) -> list[Answer]:
+) -> list[PutAnswer]:
     """Carry out the writes; each alone if the server refuses to read the command, which one of them makes too large."""
     try:
         return await _run(link, names, versions, writes)
@@ -153,7 +155,9 @@ async def _run_apart(
     return [answer for one in writes for answer in await _run_apart(link, names, versions, [one])]
 
 
-async def _run(link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
+async def _run(
+    link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
+) -> list[PutAnswer]:
     """Carry out the writes; when memory is full, use the reserve for those by which jobs end."""
     answers = await _carry_out(SCRIPT, link, names, versions, writes)
     refused = [
@@ -170,7 +174,7 @@ async def _run(link: RedisLink, names: RecordNames, versions: Iterator[str], wri
 
 async def _carry_out(
     script: Script, link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
-) -> list[Answer]:
+) -> list[PutAnswer]:
     keys, new = [names(one.key) for one in writes], [next(versions) for _ in writes]
     arguments: list[bytes | str | int] = []
     for one, version in zip(writes, new, strict=True):
@@ -182,8 +186,8 @@ async def _carry_out(
     [replies] = await link.run(WRITING, script, keys, arguments)
     shown = link.options.shown
     answers = [_answer(reply, version, name, shown) for reply, version, name in zip(replies, new, keys, strict=True)]
-    if UNTOLD in replies:
-        untold = [index for index, reply in enumerate(replies) if reply == UNTOLD]
+    if READ_SEPARATELY in replies:
+        untold = [index for index, reply in enumerate(replies) if reply == READ_SEPARATELY]
         found = await read(link, WRITING, names, [writes[index].key for index in untold])
         for index, record in zip(untold, found, strict=True):
             answers[index] = record if isinstance(record, Failure) else Conflict(record)
@@ -196,11 +200,11 @@ def _expect(expect: Expect) -> str:
     return "-" if expect is ABSENT else f"={expect}"
 
 
-def _answer(reply: Any, version: str, name: str, shown: str) -> Answer:
+def _answer(reply: Any, version: str, name: str, shown: str) -> PutAnswer:
     """Read the script's answer about one write; see there."""
     if reply == 1:
         return version
-    if reply is None or reply == UNTOLD:
+    if reply is None or reply == READ_SEPARATELY:
         return Conflict(None)
     if reply == 0:
         return ""

@@ -16,7 +16,7 @@ from taskcore.connections.redis.diagnose import diagnose
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import Failure, check_names, check_writes, first_failure
-from taskcore.stores.redis.batches import Answer, Found, read, write
+from taskcore.stores.redis.batches import PutAnswer, ReadAnswer, read, write
 from taskcore.stores.redis.layout import RecordNames, versions
 from taskcore.stores.redis.watches import WatchFeed
 from taskcore.toolkit.batching import GroupCommit
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 SIZE_LIMITS = ("proto-max-bulk-len", "client-query-buffer-limit")  #: settings of the server, in bytes
 LARGEST_VALUE = 512 * 1024 * 1024  #: bytes that a server takes unless it is set otherwise
-SMALL = 64 * 1024  #: bytes of a value for which no server ends a connection
+SMALL_VALUE = 64 * 1024  #: bytes of a value for which no server ends a connection
 BESIDE_THE_VALUE = 1_024  #: bytes of a record that are left for its version, and of a buffer for the command
 BATCH_CALLERS = 200  #: callers whose reads, or whose writes, share a batch
 
@@ -50,8 +50,8 @@ class RedisStore:
         self._versions = versions()
         self._limit = 2 * options.timeout + options.connect_timeout
         self._time = SharedTimeout(self._limit)
-        self._reads = GroupCommit[Sequence[str], Sequence[Found]](self._read, limit=BATCH_CALLERS)
-        self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=BATCH_CALLERS)
+        self._reads = GroupCommit[Sequence[str], Sequence[ReadAnswer]](self._read, limit=BATCH_CALLERS)
+        self._writes = GroupCommit[Sequence[Write], Sequence[PutAnswer]](self._write, limit=BATCH_CALLERS)
         self._feed = self._new_feed()
         self._exits = AsyncExitStack()
         self._cut_off = False  # a large write had no answer
@@ -112,7 +112,7 @@ class RedisStore:
         try:
             return _whole(await self._in_time(self._writes, writes))
         except ReplyLost:
-            self._cut_off = any(write.value and len(write.value) > SMALL for write in writes)
+            self._cut_off = any(write.value and len(write.value) > SMALL_VALUE for write in writes)
             raise
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
@@ -134,14 +134,14 @@ class RedisStore:
             return await commit.submit(item)
         raise self._overdue()
 
-    async def _read(self, bundles: list[Sequence[str]]) -> Sequence[Sequence[Found]]:
+    async def _read(self, bundles: list[Sequence[str]]) -> Sequence[Sequence[ReadAnswer]]:
         keys = [key for bundle in bundles for key in bundle]
         with self._time.scope():
             found = iter(await read(self._link, "read records", self._names, keys))
             return [[next(found) for _ in bundle] for bundle in bundles]
         raise self._overdue()
 
-    async def _write(self, bundles: list[Sequence[Write]]) -> Sequence[Sequence[Answer]]:
+    async def _write(self, bundles: list[Sequence[Write]]) -> Sequence[Sequence[PutAnswer]]:
         writes = [write for bundle in bundles for write in bundle]
         with self._time.scope():
             answers = iter(await write(self._link, self._names, self._versions, writes))

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import anyio
 
+from taskcore.lifecycle import Outcome
 from taskcore.options import RunsIn
+from taskcore.task import Task
+from taskcore.worker.context import HeldKey
+from taskcore.worker.execution import Execution
 from taskcore.worker.runners.threads import DaemonThreadPool, ThreadRoom
-
-if TYPE_CHECKING:
-    from taskcore.lifecycle import Outcome
-    from taskcore.task import Task
-    from taskcore.worker.context import HeldKey
-    from taskcore.worker.execution import Execution
 
 __all__ = ["Runner", "Runners"]
 

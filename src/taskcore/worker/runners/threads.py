@@ -24,8 +24,8 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from taskcore.toolkit.copies import end_copy
 from taskcore.toolkit.decimals import with_own_decimals
+from taskcore.toolkit.forked_workers import end_copy
 from taskcore.toolkit.logging import logger
 
 __all__ = ["DaemonThreadPool", "IterationStopped", "ThreadRoom"]
@@ -91,7 +91,7 @@ class ThreadRoom:
         self._threads = threads
         self._pool = pool
         self._inside = 0
-        self._told = False
+        self._warned = False
 
     async def __aenter__(self) -> None:
         await self._limiter.acquire()
@@ -103,7 +103,7 @@ class ThreadRoom:
             self._limiter.release()
             raise
         self._inside += 1
-        self._told = self._told and self._pool.abandoned > 0
+        self._warned = self._warned and self._pool.abandoned > 0
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -112,8 +112,8 @@ class ThreadRoom:
         self._limiter.release()
 
     def _tell(self) -> None:
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             log.error(
                 "%d functions were left alone in their threads and still run there: no further plain function starts "
                 "until one of them returns. Give them time limits of their own, or restart the worker; threads=%d",

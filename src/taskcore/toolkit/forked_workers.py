@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from taskcore.toolkit.forks import CallSoon, in_each_copy
+from taskcore.toolkit.forks import CallInLoop, in_each_copy
 from taskcore.toolkit.logging import logger
 
 __all__ = ["end_copies", "end_copy"]
@@ -44,7 +44,7 @@ def end_copy() -> None:
     os._exit(1)
 
 
-def _mark_copy(call_soon: CallSoon | None) -> None:
+def _mark_copy(call_soon: CallInLoop | None) -> None:
     forked = [halts for halts, in_job in _watched.items() if in_job()]
     for halts in forked:
         halts.over, halts.at_end = anyio.Event(), end_copy

@@ -1,4 +1,4 @@
-"""``current().progress`` and ``current().log``: from a running job to what carries its words away.
+"""``current().progress`` and ``current().log``: from a running job to what carries its reports away.
 
 in the loop, in a thread    the worker's slot keeps the reports of the job, and closes them at its end
 in a process                frames to the worker, which has the reports
@@ -19,7 +19,7 @@ from taskcore.client.host import AppHost
 from taskcore.envelope import running
 from taskcore.errors import NotRunning, StoreRequired
 from taskcore.progress.handles import AsyncTracked, Progress, Tracked, length_of
-from taskcore.progress.record import Number, StoredProgress
+from taskcore.progress.record import Quantity, StoredProgress
 from taskcore.progress.reports import JobReports, has_event_loop
 from taskcore.task import Task
 from taskcore.worker.context import Context
@@ -30,31 +30,36 @@ T = TypeVar("T")
 
 
 class StartProgress:
-    """``current().progress``: call it to tell how far this job has got."""
+    """``current().progress``: call it to report how far this job has got."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     @overload
     def __call__(
-        self, *, total: Number | None = None, message: str | None = None, resume: bool = False
+        self, *, total: Quantity | None = None, message: str | None = None, resume: bool = False
     ) -> Progress: ...
 
     @overload
     def __call__(
-        self, items: Iterable[T], *, total: Number | None = None, message: str | None = None, resume: bool = False
+        self, items: Iterable[T], *, total: Quantity | None = None, message: str | None = None, resume: bool = False
     ) -> Tracked[T]: ...
 
     @overload
     def __call__(
-        self, items: AsyncIterable[T], *, total: Number | None = None, message: str | None = None, resume: bool = False
+        self,
+        items: AsyncIterable[T],
+        *,
+        total: Quantity | None = None,
+        message: str | None = None,
+        resume: bool = False,
     ) -> AsyncTracked[T]: ...
 
     def __call__(
         self,
         items: Iterable[Any] | AsyncIterable[Any] | None = None,
         *,
-        total: Number | None = None,
+        total: Quantity | None = None,
         message: str | None = None,
         resume: bool = False,
     ) -> Progress | Tracked[Any] | AsyncTracked[Any]:
@@ -116,8 +121,8 @@ class JobLogHandler(logging.Handler):
             self.handleError(record)
 
 
-class Tells(Protocol):
-    """What takes the words of a job."""
+class ReportSink(Protocol):
+    """Takes the progress and the log of a job."""
 
     def progress(self) -> Progress:
         """Return the progress of this start, the same at each call."""
@@ -128,14 +133,14 @@ class Tells(Protocol):
         ...
 
 
-def _reports_of(context: Context) -> Tells:
-    """Find what takes the words of this job, or make it at the first word."""
+def _reports_of(context: Context) -> ReportSink:
+    """Find what takes the reports of this job, or make it at the first report."""
     if context._link is not None:  # noqa: SLF001 - the context's other half
-        tells: Tells = context._link.reports(context)  # noqa: SLF001 - the same
-        return tells
+        sink: ReportSink = context._link.reports(context)  # noqa: SLF001 - the same
+        return sink
     slot, task = context._slot, context._task  # noqa: SLF001 - the same
     if slot is None or task is None:
-        return _Unkept()
+        return _NoSink()
     if slot.context is not context:
         raise NotRunning(
             f"job {context.job_id} has ended, so it has no progress and no log any more",
@@ -173,8 +178,8 @@ def open_reports(task: Task[..., Any], job_id: str, attempt: int, fence: int) ->
     return make() if has_event_loop() else anyio.from_thread.run_sync(make, token=host.token)
 
 
-class _Unkept:
-    """Takes the words of a job that no worker runs."""
+class _NoSink:
+    """Takes the reports of a job that no worker runs."""
 
     def __init__(self) -> None:
         self.now = time.time

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from taskcore.dependencies.depends import name_of
-from taskcore.dependencies.held import plain_value
+from taskcore.dependencies.lifetimes import plain_value
 from taskcore.dependencies.plan import Opening, OpeningKind
 from taskcore.dependencies.shared import OpenDependencies, open_here
 from taskcore.errors import InvalidContract
 
 if TYPE_CHECKING:
-    from taskcore.dependencies.wire import Wiring
+    from taskcore.dependencies.wiring import Wiring
 
 __all__ = ["call_here"]
 

@@ -1,4 +1,4 @@
-"""What a function in a process tells of its progress and its log, on its own side: the way to the worker."""
+"""The progress and the log of a function in a process, on its own side: the way to the worker."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from queue import SimpleQueue
 from typing import Any
 
 from taskcore.errors import NotRunning
-from taskcore.processes.frames import BeginTelling, TellingBegun, Told, encode_frame
+from taskcore.processes.frames import BeginReport, ProgressReport, ReportBegun, encode_frame
 from taskcore.worker.context import Context
 
-__all__ = ["Words"]
+__all__ = ["ProgressSender"]
 
-PROGRESS = "taskcore.progress.remote"  #: the room that gathers them, imported at the first word
+PROGRESS = "taskcore.progress.remote"  #: the room that gathers them, imported at the first report
 
 
-class Words:
-    """The words of the job that runs in this process; see :class:`taskcore.progress.remote.TellsWorker`.
+class ProgressSender:
+    """Sends what the job in this process reports; see :class:`taskcore.progress.remote.ProgressChannel`.
 
     :param send: sends a frame to the worker.
     :ivar begun: the worker's answers.
     """
 
     def __init__(self, send: Callable[[bytes], bool]) -> None:
-        self.begun: SimpleQueue[TellingBegun] = SimpleQueue()
+        self.begun: SimpleQueue[ReportBegun] = SimpleQueue()
         self._send = send
         self._owner = os.getpid()
         self._reports: Any = None
 
     def reports(self, context: Context) -> Any:
-        """Return what gathers the words of this job."""
+        """Return what gathers the reports of this job."""
         if self._reports is None:
             reports = import_module(PROGRESS).RemoteReports
             self._reports = reports(self, attempt=context.attempt, fence=context.fence)
@@ -42,7 +42,7 @@ class Words:
 
         :raises NotRunning: the function has forked, or has closed the connection to the worker (TC106).
         """
-        if os.getpid() != self._owner or not self._send(encode_frame(BeginTelling(resume))):
+        if os.getpid() != self._owner or not self._send(encode_frame(BeginReport(resume))):
             raise NotRunning(
                 "this process cannot tell its worker of the job's progress",
                 facts=["it is a copy that the function forked, or its connection to the worker was closed"],
@@ -56,7 +56,7 @@ class Words:
     def tell(self, progress: bytes, lines: list[tuple[float, str]]) -> None:
         """Send what was told; a copy of this process that a function forked has no worker."""
         if os.getpid() == self._owner:
-            self._send(encode_frame(Told(progress, lines)))
+            self._send(encode_frame(ProgressReport(progress, lines)))
 
     def end(self) -> None:
         """Send the last of it."""

@@ -16,7 +16,7 @@ from taskcore.dependencies.plan import Opening, OpeningKind
 from taskcore.errors import InvalidContract, NotRunning
 from taskcore.toolkit.logging import logger
 
-__all__ = ["CLOSING_LIMIT", "Held", "closing_in_peace", "opened", "plain_value"]
+__all__ = ["CLOSING_LIMIT", "HeldDependency", "closing_in_peace", "opened", "plain_value"]
 
 log = logger("taskcore.dependencies")
 
@@ -81,7 +81,7 @@ def plain_value(opening: Opening, arguments: Mapping[str, Any]) -> Any:
     return value
 
 
-class Held:
+class HeldDependency:
     """One context, entered and left in ``hold``, which is run as a task."""
 
     def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:

@@ -120,7 +120,7 @@ def test_a_cell_that_is_run_again_replaces_the_task(cells: tuple[str, str]) -> N
 
 @pytest.mark.parametrize("module", ["<run_path>", "<string>", "<stdin>", "<doctest>"])
 def test_code_that_is_no_module_declares_tasks_of_main(module: str) -> None:
-    """What runpy, exec and others call the module of such code is no name; its tasks are named as those of a script."""
+    """The module name that runpy, exec and others give such code is not used: its tasks are named like a script's."""
     names = {"app": App("memory://"), "__name__": module}
     exec(compile("@app.task\ndef greet() -> None: ...\n", module, "exec"), names)
     assert list(names["app"].tasks) == ["main.greet"]

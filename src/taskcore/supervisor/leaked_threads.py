@@ -11,14 +11,14 @@ from collections import deque
 
 __all__ = ["LeakedThreads", "leaked_text"]
 
-LOOKS = 4  #: looks in a row that count
+LOOKS_IN_A_ROW = 4  #: looks in a row that count
 
 
 class LeakedThreads:
     """How many threads of a process have leaked."""
 
     def __init__(self) -> None:
-        self._looks = deque([0] * LOOKS, LOOKS)
+        self._looks = deque([0] * LOOKS_IN_A_ROW, LOOKS_IN_A_ROW)
 
     def note(self, number: int) -> int:
         """Take in how many functions nothing waits for at this look; return the threads that have leaked."""

@@ -24,15 +24,15 @@ import time
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-__all__ = ["DATA", "HALF", "KEPT", "LIFELINES", "SETTINGS", "SIZE", "UNSENT", "Layout", "WorkerWatch", "main"]
+__all__ = ["DATA", "HALF_BYTES", "KEPT", "MAX_LIFELINES", "SETTINGS", "SIZE", "UNSENT", "Layout", "WorkerWatch", "main"]
 
 KEPT: Final = 32  #: where this process writes until when it has kept what is in hand
 UNSENT: Final = 64  #: one byte for each socket: whether the worker has written a part of a frame into it
-LIFELINES: Final = 64  #: sockets at most
+MAX_LIFELINES: Final = 64  #: sockets at most
 SETTINGS: Final = 128  #: where the settings are, as JSON, up to a byte that is zero
 DATA: Final = 1 << 18  #: where the first half begins
-HALF: Final = 1 << 24  #: bytes of each half; only what is written takes memory
-SIZE: Final = DATA + 2 * HALF
+HALF_BYTES: Final = 1 << 24  #: bytes of each half; only what is written takes memory
+SIZE: Final = DATA + 2 * HALF_BYTES
 
 STOPPED: Final = "TtZXx"  #: states in which a worker counts as gone
 
@@ -61,16 +61,16 @@ class Layout(NamedTuple):
     @classmethod
     def read(cls, data: Any) -> Layout:
         """Read the head."""
-        return cls(*HEAD.unpack_from(data))
+        return cls(*HEAD_LAYOUT.unpack_from(data))
 
 
-HEAD: Final = struct.Struct("<5d3Q")
+HEAD_LAYOUT: Final = struct.Struct("<5d3Q")
 
 
 class WorkerWatch:
     """One worker, watched.
 
-    :ivar settings: see :class:`taskcore.keeping.launch.KeeperProcess`.
+    :ivar settings: see :class:`taskcore.keeping.keeper_process.KeeperProcess`.
     """
 
     def __init__(self, line: socket.socket, notes: int, settings: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class WorkerWatch:
         """Wait for that time; take sockets meanwhile; end this process if the worker has ended."""
         ready, _, _ = select.select([self._line], [], [], seconds)
         if ready:
-            data, descriptors, _, _ = socket.recv_fds(self._line, 1024, LIFELINES)
+            data, descriptors, _, _ = socket.recv_fds(self._line, 1024, MAX_LIFELINES)
             for lifeline in self._lifelines:
                 lifeline.close()
             self._lifelines = [socket.socket(fileno=number) for number in descriptors]
@@ -118,12 +118,12 @@ class WorkerWatch:
 
     def head(self) -> Layout:
         """Read the head of the notes."""
-        return Layout.read(os.pread(self._notes, HEAD.size, 0))
+        return Layout.read(os.pread(self._notes, HEAD_LAYOUT.size, 0))
 
     def notes(self) -> bytes:
         """Read what is noted."""
         head = self.head()
-        return os.pread(self._notes, (head.size_0, head.size_1)[head.half], DATA + head.half * HALF)
+        return os.pread(self._notes, (head.size_0, head.size_1)[head.half], DATA + head.half * HALF_BYTES)
 
     def kept(self, at: float) -> None:
         """Tell the worker that all it has in hand was extended at that time."""
@@ -139,7 +139,7 @@ class WorkerWatch:
         if not self._lifelines or self.is_stopped() or now < self._pulsed + self.settings["pause"]:
             return
         self._pulsed = now
-        unsent = os.pread(self._notes, LIFELINES, UNSENT)
+        unsent = os.pread(self._notes, MAX_LIFELINES, UNSENT)
         for lifeline, is_unsent in zip(self._lifelines, unsent, strict=False):
             if not is_unsent:
                 with suppress(OSError):  # the server has closed it, or does not read

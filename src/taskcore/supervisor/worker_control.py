@@ -1,4 +1,4 @@
-"""What looks after the worker of this process: signals or orders stop it, and it tells how it is."""
+"""Controls the worker of this process: signals or orders stop it, and it reports its health."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import anyio
 from anyio.abc import TaskStatus
 
 from taskcore.supervisor.health import Health
-from taskcore.supervisor.leaks import LeakedThreads, leaked_text
+from taskcore.supervisor.leaked_threads import LeakedThreads, leaked_text
 from taskcore.supervisor.memory import occupied
-from taskcore.supervisor.messages import BEAT, Order, WorkerReport
-from taskcore.supervisor.orders import SupervisorLine
+from taskcore.supervisor.messages import REPORT_EVERY, Order, WorkerReport
+from taskcore.supervisor.orders import SupervisorChannel
 from taskcore.supervisor.spawning import release_interrupts
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.stop_limit import StopLimit
 from taskcore.worker.signals import received_signals, stop_on_signals
 from taskcore.worker.worker import Worker
 
-__all__ = ["LEAKED", "Attendant", "SupervisedAttendant"]
+__all__ = ["LEAKED_EXIT_CODE", "SupervisedWorkerControl", "WorkerControl"]
 
 log = logger("taskcore.worker")
 
-LEAKED = 6  #: exit code of a worker that has ended because too many of its threads have leaked
+LEAKED_EXIT_CODE = 6  #: exit code of a worker that has ended because too many of its threads have leaked
 
 #: the events with which a job ends in a worker that has run it
-ENDINGS = ("job.succeeded", "job.retried", "job.buried", "job.cancelled", "job.deferred", "job.failed")
+ENDED_EVENTS = ("job.succeeded", "job.retried", "job.buried", "job.cancelled", "job.deferred", "job.failed")
 
 
-class Attendant:
-    """Looks after a worker that is alone: signals stop it, and so do too many leaked threads.
+class WorkerControl:
+    """Controls a worker without a supervisor: signals stop it, and so do too many leaked threads.
 
     Its heart beats in the event loop, from before the app connects until it has disconnected.
 
@@ -56,19 +56,19 @@ class Attendant:
             leaked = self._count_leaked()
             if self._max_leaked is not None and leaked > self._max_leaked and not self.code:
                 self._end_leaking(leaked)
-            await anyio.sleep(BEAT)
+            await anyio.sleep(REPORT_EVERY)
 
     def _count_leaked(self) -> int:
         return self._leaked_threads.note(self._worker.leaked_threads if self._worker is not None else 0)
 
     def _end_leaking(self, leaked: int) -> None:
-        self.code = LEAKED
+        self.code = LEAKED_EXIT_CODE
         log.error(
             "this worker stops: %s, max_leaked_threads is %d. Threads end only with their process: it ends with exit "
-            "code %d, for whatever supervises it to start it anew. Give blocking calls time limits of their own",
+            "code %d, for its supervisor to restart it. Give blocking calls time limits of their own",
             leaked_text(leaked),
             self._max_leaked,
-            LEAKED,
+            LEAKED_EXIT_CODE,
         )
         self.finish()
         self.limit.begin()
@@ -82,7 +82,7 @@ class Attendant:
         """Tell how it is; may be called in any thread."""
         worker = self._worker
         late = time.monotonic() - self._beat
-        if late > within + BEAT:
+        if late > within + REPORT_EVERY:
             return Health(live=False, ready=False, why=f"the event loop has been blocked for {late:.1f} s")
         ready = worker is not None and worker.is_receiving
         return Health(live=True, ready=ready, why="" if ready else "it does not receive")
@@ -95,8 +95,8 @@ class Attendant:
         await stop_on_signals(worker, grace, limit=self.limit, task_status=task_status)
 
 
-class SupervisedAttendant(Attendant):
-    """Looks after the worker of a supervised process: orders stop it, and it reports.
+class SupervisedWorkerControl(WorkerControl):
+    """Controls the worker of a supervised process: orders stop it, and it reports.
 
     A signal counts as the order to stop, however often it comes: a terminal's Ctrl-C and systemd's SIGTERM reach the
     supervisor and all its processes, and the supervisor sends its orders at the same time.
@@ -104,15 +104,15 @@ class SupervisedAttendant(Attendant):
     :param scope: around everything; an order cancels it while there is no worker yet.
     """
 
-    def __init__(self, line: SupervisorLine, counters: Mapping[str, int], scope: anyio.CancelScope) -> None:
-        super().__init__(line.limit)
-        self._line = line
+    def __init__(self, channel: SupervisorChannel, counters: Mapping[str, int], scope: anyio.CancelScope) -> None:
+        super().__init__(channel.limit)
+        self._channel = channel
         self._counters = counters
         self._scope = scope
         self._order: Order | None = None
         self._changed = anyio.Event()
         self._busy: tuple[float, float] = (time.monotonic(), time.process_time())
-        line.listen(self._note)
+        channel.listen(self._note)
 
     def _note(self, order: Order) -> None:
         self._order = order
@@ -121,7 +121,7 @@ class SupervisedAttendant(Attendant):
             self._scope.cancel()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """WorkerReport until cancelled, and a last time then; receive signals meanwhile."""
+        """Report until cancelled, and a last time then; receive signals meanwhile."""
         async with anyio.create_task_group() as group:
             await group.start(self._count_signals)
             release_interrupts()
@@ -131,10 +131,10 @@ class SupervisedAttendant(Attendant):
     async def _report(self) -> None:
         try:
             while True:
-                self._line.report(self._measure())
-                await anyio.sleep(BEAT)
+                self._channel.report(self._measure())
+                await anyio.sleep(REPORT_EVERY)
         finally:
-            self._line.report(self._measure())
+            self._channel.report(self._measure())
 
     def _measure(self) -> WorkerReport:
         worker, counters = self._worker, self._counters
@@ -147,7 +147,7 @@ class SupervisedAttendant(Attendant):
             ready=worker is not None and worker.is_receiving,
             running=running,
             utilisation=min(1.0, max(core, slots)),
-            ended=sum(counters.get(event, 0) for event in ENDINGS),
+            ended=sum(counters.get(event, 0) for event in ENDED_EVENTS),
             memory=occupied(),
             leaked=self._count_leaked(),
             counters=dict(counters),

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from taskcore.keeping.places import blocking_place
+from taskcore.keeping.blocking_lines import blocking_place
 
 pytestmark = pytest.mark.anyio
 

@@ -315,7 +315,7 @@ def declared() -> Any:
         (lambda: App("memory://").job("x\nERROR forged"), "without control characters"),
         (lambda: App("memory://").job(None), "give the id that `enqueue` returned"),
         (lambda: ReplayWith(delay="soon"), "delay='soon' is not a time"),
-        (lambda: ReplayWith(args=["Ada"]), "args=['Ada'] is no mapping"),
+        (lambda: ReplayWith(args=["Ada"]), "args=['Ada'] is not a mapping"),
         (lambda: App("memory://").task(retry=0)(_nothing), "None instead of a policy means a single attempt"),
         (lambda: App("memory://", retry=0), "retry.attempts: expected a whole number, at least 1"),
         (lambda: App("memory://", concurrency=10**30), "from 1 to 100000"),

@@ -98,7 +98,7 @@ async def test_nothing_is_read_for_each_job():
             began = anyio.current_time()
             await eventually(lambda: shop.app.counters["job.succeeded"] == 1_000)
             seconds = anyio.current_time() - began
-    assert 1 <= shop.reads <= 2 + seconds / (cancels.NEWS_LAST / 2) < 10
+    assert 1 <= shop.reads <= 2 + seconds / (cancels.READ_VALID_FOR / 2) < 10
 
 
 @pytest.mark.parametrize("keep_result", [None, 3600.0])

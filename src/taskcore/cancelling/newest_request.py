@@ -1,8 +1,8 @@
-"""News of cancellations: which request is the newest, read so seldom that no job pays for it, and never too long ago.
+"""The newest request to cancel, read so seldom that no job pays for it, and never too long ago.
 
-A worker may act on what it has read for ``NEWS_LAST``; see ``records/cancels.py`` for why that is strict. The first job
-that starts after half of that time reads anew, while others go on; only when the time is over they wait, too. A worker
-that starts no jobs reads nothing.
+A worker may act on what it has read for ``READ_VALID_FOR``; see ``records/cancels.py`` for why that is strict. The
+first job that starts after half of that time reads anew, while others go on; only when the time is over they wait, too.
+A worker that starts no jobs reads nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 import anyio
 
-from taskcore.records.cancels import NEWS_LAST, Cancels
+from taskcore.records.cancels import READ_VALID_FOR, Cancels
 from taskcore.store import Version
 from taskcore.toolkit.timeouts import loop_clock
 
-__all__ = ["CancelNews"]
+__all__ = ["NewestRequest"]
 
 
-class CancelNews:
+class NewestRequest:
     """Knows the newest request to cancel.
 
     :ivar last_read: which that was, perhaps long ago; None before the first look.
@@ -37,7 +37,7 @@ class CancelNews:
         return self.last_read if self._now() < self._due else None
 
     async def newest(self) -> Version:
-        """Return the newest request, as of now or of less than ``NEWS_LAST`` ago; read it if that is due.
+        """Return the newest request, as of now or of less than ``READ_VALID_FOR`` ago; read it if that is due.
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
@@ -46,8 +46,8 @@ class CancelNews:
         asked = self._now()
         while True:
             now = self._now()
-            # A store that takes longer to answer than news last: what was asked for this job counts all the same.
-            may_act = self._sent >= asked or now < self._sent + NEWS_LAST
+            # A store may take longer to answer than a read is valid: what was asked for this job counts all the same.
+            may_act = self._sent >= asked or now < self._sent + READ_VALID_FOR
             if self._reading is None and now >= self._due and self._sent < asked:
                 await self._read()
             elif may_act and self.last_read is not None:
@@ -57,10 +57,10 @@ class CancelNews:
 
     async def _read(self) -> None:
         self._reading = over = anyio.Event()
-        sent, self._due = self._now(), self._sent + NEWS_LAST
+        sent, self._due = self._now(), self._sent + READ_VALID_FOR
         try:
             self.last_read = await self._cancels.newest()
-            self._sent, self._due = sent, sent + NEWS_LAST / 2
+            self._sent, self._due = sent, sent + READ_VALID_FOR / 2
         finally:
             self._reading = None
             over.set()

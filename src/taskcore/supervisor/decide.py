@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-__all__ = ["Limits", "ScalingStep", "View", "next_step"]
+__all__ = ["Limits", "ProcessView", "ScalingStep", "next_step"]
 
 
 class Limits(NamedTuple):
@@ -21,7 +21,7 @@ class Limits(NamedTuple):
     leaked: int | None = None
 
 
-class View(NamedTuple):
+class ProcessView(NamedTuple):
     """What matters of one process.
 
     :param is_settled: it takes jobs.
@@ -46,7 +46,7 @@ class ScalingStep(NamedTuple):
 WAIT = ScalingStep("wait")
 
 
-def next_step(views: Sequence[View], wanted: int) -> ScalingStep:
+def next_step(views: Sequence[ProcessView], wanted: int) -> ScalingStep:
     """Decide on one step towards so many processes.
 
     The first process starts alone: what keeps it from starting is said once. A worn one is retired when its substitute

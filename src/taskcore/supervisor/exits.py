@@ -9,17 +9,17 @@ from taskcore.toolkit.units import show_size
 
 __all__ = ["OutOfMemory", "Restarts", "describe", "show_memory"]
 
-STARTS = 5  #: processes in a row that may end before they were ready
+FAILED_STARTS_LIMIT = 5  #: processes in a row that may end before they were ready
 FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0  #: seconds before the next start
-DOUBLINGS = 10
-SETTLED = 60.0  #: seconds after which a process that ends counts as the first one again
+DELAY_DOUBLINGS = 10
+SETTLED_AFTER = 60.0  #: seconds after which a process that ends counts as the first one again
 
 SIGKILL = -9
 EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
 class OutOfMemory:
-    """Notices when the kernel has killed a process of this container for want of memory.
+    """Notices when the kernel has killed a process of this container for lack of memory.
 
     :param events: the counters of the cgroup.
     """
@@ -53,7 +53,7 @@ def describe(code: int, memory: int, *, out_of_memory: bool) -> str:
     last = f"; it last occupied {show_memory(memory)}" if memory else ""
     if out_of_memory:
         return f"{said} by the kernel, because the memory of its cgroup was used up{last}"
-    return f"{said}, probably by the kernel for want of memory (see dmesg), or by hand{last}"
+    return f"{said}, probably by the kernel for lack of memory (see dmesg), or by hand{last}"
 
 
 def show_memory(size: int) -> str:
@@ -72,7 +72,7 @@ class Restarts:
     @property
     def is_hopeless(self) -> bool:
         """Whether so many processes ended before they were ready that the next one would, too."""
-        return self.failed_starts >= STARTS
+        return self.failed_starts >= FAILED_STARTS_LIMIT
 
     def was_ready(self) -> None:
         """Note that a process has become ready."""
@@ -86,7 +86,7 @@ class Restarts:
         """
         if not was_ready and counts:
             self.failed_starts += 1
-        self._deaths = 1 if lived >= SETTLED else self._deaths + 1
-        delay = float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._deaths - 1, DOUBLINGS)))
+        self._deaths = 1 if lived >= SETTLED_AFTER else self._deaths + 1
+        delay = float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._deaths - 1, DELAY_DOUBLINGS)))
         self.not_before = now + delay
         return delay

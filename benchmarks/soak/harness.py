@@ -1,4 +1,4 @@
-"""The stage: servers, proxies, workers and senders; and the faults that are done to them."""
+"""The harness: servers, proxies, workers and senders; and the faults that are done to them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import msgspec
 
 from benchmarks.soak.addresses import Endpoint, endpoint_through, target_of
 from benchmarks.soak.app import Spec
-from benchmarks.soak.family import Member
 from benchmarks.soak.fleet import Fleet
 from benchmarks.soak.kinds import QUEUES
 from benchmarks.soak.ledger import Ledger
+from benchmarks.soak.members import Member
 from benchmarks.soak.plan import Fault
 from taskcore.faults import ChaosProxy, Server
 
-__all__ = ["Stage", "set_up"]
+__all__ = ["SoakHarness", "set_up"]
 
 READY_WITHIN = 300.0  #: seconds: many soaks and other programs may share the machine, and a server reads its data first
 SENDERS = {"sender": (), "batch-sender": ("--batches",)}
@@ -32,7 +32,7 @@ MOST = 3  #: processes of the scaled supervisor
 FEW = 4  #: jobs at once in each of them
 
 
-class Stage:
+class SoakHarness:
     """Everything that acts in a run.
 
     :ivar url: where the broker is, not through a proxy; ``store`` too, None where the broker keeps the records.
@@ -155,40 +155,44 @@ async def _play_on_network(proxy: ChaosProxy, fault: Fault) -> None:
 
 
 @asynccontextmanager
-async def set_up(broker: Endpoint, store: Endpoint | None, like: Spec, *, seconds: float) -> AsyncIterator[Stage]:
+async def set_up(broker: Endpoint, store: Endpoint | None, like: Spec, *, seconds: float) -> AsyncIterator[SoakHarness]:
     """Start everything; at its end nothing is left but the folder, which has the ledgers and the logs.
 
     :param like: the seed and the lease; the rest of it follows from broker and store.
     """
-    stage = Stage(Path(tempfile.mkdtemp(prefix="taskcore-soak-")), like.seed)
+    harness = SoakHarness(Path(tempfile.mkdtemp(prefix="taskcore-soak-")), like.seed)
     async with AsyncExitStack() as exits:
-        stage.url = await _open(broker, "broker", stage, exits)
+        harness.url = await _open(broker, "broker", harness, exits)
         if store is not None:
-            stage.store = await _open(store, "store", stage, exits)
+            harness.store = await _open(store, "store", harness, exits)
         workers, senders = [
-            await _through(stage.url, f"{side}' connections", stage, exits) for side in ("workers", "senders")
+            await _through(harness.url, f"{side}' connections", harness, exits) for side in ("workers", "senders")
         ]
-        records = None if stage.store is None else await _through(stage.store, "store connections", stage, exits)
-        stage.spec = msgspec.structs.replace(like, store=records, queue=stage.queue, keep=seconds + 1800.0)
-        _cast(stage, msgspec.structs.replace(stage.spec, url=workers), msgspec.structs.replace(stage.spec, url=senders))
+        records = None if harness.store is None else await _through(harness.store, "store connections", harness, exits)
+        harness.spec = msgspec.structs.replace(like, store=records, queue=harness.queue, keep=seconds + 1800.0)
+        _add_members(
+            harness,
+            msgspec.structs.replace(harness.spec, url=workers),
+            msgspec.structs.replace(harness.spec, url=senders),
+        )
         try:
-            for member in stage.members.values():
+            for member in harness.members.values():
                 member.start()
-            yield stage
+            yield harness
         finally:
-            for member in stage.members.values():
+            for member in harness.members.values():
                 member.forget()
 
 
-def _cast(stage: Stage, work: Spec, send: Spec) -> None:
+def _add_members(harness: SoakHarness, work: Spec, send: Spec) -> None:
     """Make the workers and the senders."""
-    main, bulk, rough = stage.queue, stage.queue + "-bulk", stage.queue + "-rough"
+    main, bulk, rough = harness.queue, harness.queue + "-bulk", harness.queue + "-rough"
     plain = "benchmarks.soak.worker"
-    seeds = count(stage.seed + 1000, 1000)
+    seeds = count(harness.seed + 1000, 1000)
     log = ("--log-level", "info")
 
     def place(spec: Spec) -> tuple[Spec, Path, Ledger]:
-        return msgspec.structs.replace(spec, seed=next(seeds)), stage.folder, stage.ledger
+        return msgspec.structs.replace(spec, seed=next(seeds)), harness.folder, harness.ledger
 
     fleet = ("--processes", "2", "--max-jobs", str(MAX_JOBS), "--queues", f"{main},{rough}", *log)
     scaled = (
@@ -203,7 +207,7 @@ def _cast(stage: Stage, work: Spec, send: Spec) -> None:
         *log,
     )
     reloaded = ("--reload", "--queues", f"{main},{rough}={FEW}", *log)
-    stage.workers += [
+    harness.workers += [
         Member("worker-veteran", [plain, main], *place(work)),
         Member("worker-plain", [plain, main, rough], *place(work)),
         Fleet("worker-fleet", fleet, *place(work)),
@@ -211,22 +215,22 @@ def _cast(stage: Stage, work: Spec, send: Spec) -> None:
         Fleet("worker-reload", reloaded, *place(work), reloads=True),
     ]
     for name, arguments in SENDERS.items():
-        stage.senders.append(Member(name, ["benchmarks.soak.sender", *arguments], *place(send)))
+        harness.senders.append(Member(name, ["benchmarks.soak.sender", *arguments], *place(send)))
 
 
-async def _open(endpoint: Endpoint, role: str, stage: Stage, exits: AsyncExitStack) -> str:
+async def _open(endpoint: Endpoint, role: str, harness: SoakHarness, exits: AsyncExitStack) -> str:
     """Start the server of an endpoint, if it has one; return the URL."""
     if endpoint.server is not None:
         endpoint.server.ready_within = READY_WITHIN
-        stage.servers[role] = await exits.enter_async_context(endpoint.server)
+        harness.servers[role] = await exits.enter_async_context(endpoint.server)
         return endpoint.server.url
-    return f"sqlite:///{stage.folder}/records.db" if endpoint.url == "sqlite" else endpoint.url
+    return f"sqlite:///{harness.folder}/records.db" if endpoint.url == "sqlite" else endpoint.url
 
 
-async def _through(url: str, name: str, stage: Stage, exits: AsyncExitStack) -> str:
+async def _through(url: str, name: str, harness: SoakHarness, exits: AsyncExitStack) -> str:
     """Put a proxy before an endpoint, where one can stand there; return the URL that leads through it."""
     target = target_of(url)
     if target is None:
         return url
-    proxy = stage.networks[name] = await exits.enter_async_context(ChaosProxy(*target))
+    proxy = harness.networks[name] = await exits.enter_async_context(ChaosProxy(*target))
     return endpoint_through(url, proxy.port)

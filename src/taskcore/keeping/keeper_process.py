@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskcore.backend import Delivery, Source
-from taskcore.keeping import process
+from taskcore.keeping import program
 from taskcore.keeping.notes import KeyNote, Note, Notes
 from taskcore.keeping.seam import HasLifelines, IssuesTickets, LendsExtenders, Lifeline, MadeOfURL
 from taskcore.records.keys import Acquired
@@ -27,8 +27,8 @@ __all__ = ["KeeperProcess", "KeepingTimes", "innermost"]
 
 log = logger("taskcore.worker")
 
-FEW = 5  #: jobs that are named
-SMALL = 4096  #: bytes of an envelope that is noted
+NAMED_JOBS = 5  #: jobs that are named
+NOTED_ENVELOPE_BYTES = 4096  #: bytes of an envelope that is noted
 
 _encode_claim = msgspec.json.Encoder().encode
 
@@ -63,7 +63,7 @@ class KeeperProcess:
             self._lives is not None or (isinstance(backend, LendsExtenders) and isinstance(backend, MadeOfURL))
         )
 
-    # ── telling ──
+    # ── what is in hand ──
 
     def note(self, jobs: Sequence[Execution]) -> None:
         """Note jobs that were received, before one of them can stop everything."""
@@ -72,8 +72,8 @@ class KeeperProcess:
             return
         if self._lives is not None:
             self._pass_lifelines(notes, self._lives.lifelines())
-        few = jobs if len(jobs) <= FEW else ()
-        envelopes = [job.delivery.envelope for job in few if len(job.delivery.envelope) < SMALL]
+        few = jobs if len(jobs) <= NAMED_JOBS else ()
+        envelopes = [job.delivery.envelope for job in few if len(job.delivery.envelope) < NOTED_ENVELOPE_BYTES]
         notes.add(Note(_tickets(jobs), envelopes=envelopes))
 
     def note_key(self, key: Acquired) -> None:
@@ -85,14 +85,14 @@ class KeeperProcess:
         """Note everything that is in hand, in place of all that was noted."""
         if self._notes is None:
             return
-        busy = islice((job for job in jobs if job.state in (RECEIVED, STARTED)), FEW)  # one may start at any time
+        busy = islice((job for job in jobs if job.state in (RECEIVED, STARTED)), NAMED_JOBS)  # one may start
         names = [f"{facts['job_id']} ({facts['task']})" for facts in (job.labels for job in busy)]
         if not self._notes.replace(Note(_tickets(jobs), list(map(_key_note, keys)), names)) and not self._failed:
             self._failed = True
             log.warning("%d jobs in hand are too many for the keeper process; it does not know all", len(jobs))
 
     def beat(self, since: float, ends: float) -> None:
-        """Say that threads run; see :class:`taskcore.keeping.process.Layout`."""
+        """Say that threads run; see :class:`taskcore.keeping.program.Layout`."""
         if (notes := self._notes) is not None:
             notes.beat(time.monotonic(), since, ends)
 
@@ -110,10 +110,10 @@ class KeeperProcess:
             return None
         ours, theirs = socket.socketpair()
         notes = Notes(json.dumps(self._settings()).encode())
-        program = [sys.executable, "-I", "-S", process.__file__, str(theirs.fileno()), str(notes.descriptor)]
+        command = [sys.executable, "-I", "-S", program.__file__, str(theirs.fileno()), str(notes.descriptor)]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with a program of our own
-                program,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), notes.descriptor],
@@ -147,7 +147,7 @@ class KeeperProcess:
         """Give the process the sockets that are lost if nothing is written into them."""
         if lifelines == self._lifelines or self._line is None:
             return
-        self._lifelines = lifelines = lifelines[: process.LIFELINES]
+        self._lifelines = lifelines = lifelines[: program.MAX_LIFELINES]
         for index, lifeline in enumerate(lifelines):
             lifeline.unsent = notes.unsent[index : index + 1]
         with suppress(OSError):  # it has died

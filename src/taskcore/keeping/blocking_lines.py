@@ -17,7 +17,7 @@ TURNS: Final = frozenset({"_run_once", "run_forever", "run_until_complete", "unr
 LOOPS: Final = frozenset({"asyncio", "trio", "uvloop", "anyio"})
 PURE, PLATFORM = sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
 STANDARD: Final = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
-OWN: Final = 3  #: the rank of the program's own files
+OWN_RANK: Final = 3  #: the rank of the program's own files
 OURS: Final = str(PurePath(__file__).parents[1])
 
 
@@ -34,8 +34,8 @@ def holding_place(loop_thread: int) -> str:
     frames = sys._current_frames()  # noqa: SLF001 - as above
     frames.pop(threading.get_ident(), None)
     in_loop = _place(frames.pop(loop_thread, None))
-    found = [in_loop] if in_loop[0] == OWN else map(_place, frames.values())
-    return " or ".join(sorted({place for rank, place in found if rank == OWN})) or "C code that kept the GIL"
+    found = [in_loop] if in_loop[0] == OWN_RANK else map(_place, frames.values())
+    return " or ".join(sorted({place for rank, place in found if rank == OWN_RANK})) or "C code that kept the GIL"
 
 
 def _place(frame: FrameType | None) -> tuple[int, str]:
@@ -62,4 +62,4 @@ def _rank(path: str) -> int:
     """Rank a file: 3 is the program's own, 2 a library's, 0 Python's or ours."""
     if path.startswith((PURE, PLATFORM)):
         return 0 if path.startswith(OURS) else 2
-    return 0 if path.startswith((*STANDARD, OURS, "<frozen")) else OWN
+    return 0 if path.startswith((*STANDARD, OURS, "<frozen")) else OWN_RANK

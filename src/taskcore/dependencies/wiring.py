@@ -11,7 +11,7 @@ import anyio
 
 from taskcore.dependencies.depends import Dependency, Function, name_of
 from taskcore.dependencies.loop import call_in_loop
-from taskcore.dependencies.plain import call_here
+from taskcore.dependencies.plain_functions import call_here
 from taskcore.dependencies.plan import OpeningPlan, plan_of
 from taskcore.envelope import running
 from taskcore.errors import InvalidArguments, InvalidContract
