@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from taskcore.deadletter import DeadLetterHook, DeadLetters
     from taskcore.schedules import Declarations, Schedules
     from taskcore.worker.hosting import Attend
-    from taskcore.workflows import Workflow, WorkflowOptions, Workflows
+    from taskcore.workflows import Batch, BatchOptions, Workflow, WorkflowOptions, Workflows
 
 __all__ = ["App"]
 
@@ -200,7 +200,7 @@ class App(Router):
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
         names = [check_name("queue", queue) for queue in queues or dict.fromkeys(task.spec.queue for task in self)]
-        await self._host.ask(lambda queries: queries.drain(names, timeout))
+        await self._host.ask(lambda queries: import_module("taskcore.waits").drain(queries, names, timeout))
 
     # ── sending and asking ──
 
@@ -262,7 +262,7 @@ class App(Router):
         self._host.require_open()
         return DeadLetters(self.components)
 
-    # ── schedules ──
+    # ── schedules and workflows ──
 
     @cached_property
     def schedule(self) -> Declarations:
@@ -276,11 +276,13 @@ class App(Router):
         """Put, read, pause, remove and fire schedules while the program runs."""
         return self.schedule.schedules
 
-    # ── workflows ──
-
     def workflow(self, name: str, **options: Unpack[WorkflowOptions]) -> Workflow:
         """Begin a workflow: add steps to it, then submit it."""
         return self.workflows.begin(name, options)
+
+    def batch(self, name: str, **options: Unpack[BatchOptions]) -> Batch:
+        """Make a batch: ``async with app.batch("import") as batch: await batch.add(task.call(…))``."""
+        return self.workflows.batch(name, options)
 
     @property
     def workflows(self) -> Workflows:
@@ -291,9 +293,8 @@ class App(Router):
 
     def worker_services(self) -> Services:
         """Return the parts that a worker of this app runs beside its jobs; for the test kit and for tools."""
-        wanted = self.settings.schedules
-        if wanted is None:
-            wanted = "schedule" in self.__dict__
+        chosen = self.settings.schedules
+        wanted = "schedule" in self.__dict__ if chosen is None else chosen
         return [self.schedule.scheduler()] if wanted else []
 
     # ── blocking ──

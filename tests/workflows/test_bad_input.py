@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App, Dead, Retry, Succeeded, current
+from taskcore import App, Dead, EnqueueRefused, Expired, Retry, Succeeded, current
 from taskcore.backends.memory import MemoryBackend
 from taskcore.stores.memory import MemoryStore
 from taskcore.workflows.decide import StepKey
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.timeout(120)
 class Two:
     """A sender and a worker over one broker and one store, each with tasks of its own."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.backend, self.store = MemoryBackend(), MemoryStore()
+    def __init__(self, limit: int = 0, **settings: Any) -> None:
+        self.backend, self.store = MemoryBackend(f"memory://?limit={limit}" if limit else "memory://"), MemoryStore()
         self.sender, self.worker = (self._make(settings) for _ in range(2))
         for app in (self.sender, self.worker):
             add_tasks(app)
@@ -166,6 +166,33 @@ def test_results_that_are_too_large() -> None:
     play(story)
 
 
+def test_a_queue_that_is_full(caplog: pytest.LogCaptureFixture) -> None:
+    """A step that is refused is named in the log within a second, and comes when there is room; a first one at once."""
+
+    async def story(two: Two) -> None:
+        add: Any = two.sender.tasks["add"]
+        elsewhere = add.using(queue="small")
+        async with two.sender:
+            blocking = await elsewhere.enqueue(1)
+            with pytest.raises(EnqueueRefused, match="full"):
+                await elsewhere.call(1).then(add).submit()
+            async with two.worker.running(queues=["default"]):
+                run = await add.call(1).then(elsewhere).submit()
+                await anyio.sleep(1)
+                assert "the broker refuses what follows" in caplog.text
+                assert "full" in caplog.text
+                assert await blocking.cancel()
+                await anyio.sleep(10)
+                async with two.worker.running(queues=["small"]):
+                    assert await run.result(timeout=1) == 3
+            expired = await add.call(1).then(elsewhere).submit(deadline="1m")
+            await elsewhere.enqueue(1)
+            async with two.worker.running(queues=["default"]):
+                assert isinstance(await expired.outcome(), Expired)
+
+    play(story, limit=1)
+
+
 def test_a_worker_of_the_release_before() -> None:
     """A worker that knows no workflows parks their jobs; none is lost, run alone or buried, and a newer one goes on."""
 
@@ -175,7 +202,7 @@ def test_a_worker_of_the_release_before() -> None:
         add: Any = two.sender.tasks["add"]
         async with two.sender, two.worker:
             older = make_worker(two.worker.components, two.worker.settings, two.worker.tasks, WorkerChoice())
-            older._performer.newer_formats = None
+            older._performer.admission.workflows = None
             async with anyio.create_task_group() as group:
                 group.start_soon(older.run)
                 run = await add.call(1).then(add).then(add).submit()

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,9 +22,9 @@ from taskcore.faults import NatsServer, RabbitServer, RedisServer
 from taskcore.testing.crash_points import CRASHED
 from taskcore.workflows import Run, Workflow
 from tests.support.real import serving
+from tests.workflows.processes import Workers
 from tests.workflows.program import make_app
 
-ROOT = Path(__file__).parents[2]
 BROKERS = {"redis": RedisServer, "nats": NatsServer, "rabbitmq": RabbitServer}
 EVERY = bool(os.environ.get("TASKCORE_WORKFLOW_SWEEP"))  #: die at each point, not at some
 POINTS = ("workflow.ended", "workflow.continued", "workflow.expanding")
@@ -39,49 +37,13 @@ SLOW = 90.0  #: seconds that everything may take on a busy machine
 pytestmark = [pytest.mark.timeout(600 if EVERY else 180)]
 
 
-class Workers:
-    """Processes over one broker and one store."""
-
-    def __init__(self, url: str, store: str, ledger: Path) -> None:
-        self.where = (url, store, str(ledger))
-        self.ledger = ledger
-        self.alive: list[subprocess.Popen[str]] = []
-
-    def start(self, *point: str) -> subprocess.Popen[str]:
-        """Start one, and wait until it is ready."""
-        command = [sys.executable, "-m", "tests.workflows.program", *self.where, *point]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        self.alive.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    def kill(self, process: subprocess.Popen[str]) -> None:
-        """Kill one without a word."""
-        process.kill()
-        self.forget(process)
-
-    def forget(self, process: subprocess.Popen[str]) -> int:
-        """Wait for the end of one."""
-        code = process.wait(30)
-        assert process.stdout is not None
-        process.stdout.close()
-        self.alive.remove(process)
-        return code
-
-    def lines(self, first: str) -> list[list[str]]:
-        """Read the lines of one kind in the ledger."""
-        lines = [line.split() for line in self.ledger.read_text().splitlines()]
-        return [rest for kind, *rest in lines if kind == first]
-
-
 @contextmanager
 def workers(broker: str, folder: Path) -> Iterator[Workers]:
     """Run a broker, and a Redis as the store of one that has none."""
     with ExitStack() as opened:
         server = opened.enter_context(serving(BROKERS[broker]))
         store = opened.enter_context(serving(RedisServer)).url if broker == "rabbitmq" else ""
-        found = Workers(server.url, store, folder / "ledger")
+        found = Workers("tests.workflows.program", server.url, store, folder / "ledger")
         found.ledger.touch()
         try:
             yield found

@@ -12,7 +12,9 @@ from taskcore.task import Bridge
 from taskcore.toolkit.units import Duration
 from taskcore.workflows import (
     Chain,
+    Compensation,
     FirstOf,
+    JobFamily,
     MapStep,
     Run,
     Step,
@@ -65,6 +67,14 @@ class SyncWorkflows:
         """Go on with a workflow that has ended; see :meth:`taskcore.workflows.Workflows.replay`."""
         return SyncRun(self._bridge(partial(self._workflows.replay, id, deadline=deadline)), self._bridge)
 
+    def compensate(self, id: str) -> None:
+        """Begin the compensation of a saga anew; see :meth:`taskcore.workflows.Workflows.compensate`."""
+        self._bridge(self._workflows.compensate, id)
+
+    def family(self, id: str, *, limit: int = 100) -> JobFamily:
+        """Read the parents and the children of a job; see :meth:`taskcore.workflows.Workflows.family`."""
+        return self._bridge(partial(self._workflows.family, id, limit=limit))
+
     def recent(self) -> Iterator[WorkflowState]:
         """Yield workflows that were sent lately; see :meth:`taskcore.workflows.Workflows.recent`."""
         states: AsyncIterator[WorkflowState] = self._workflows.recent()
@@ -105,6 +115,10 @@ class SyncRun(Generic[R]):
     def cancel(self) -> bool:
         """Let no further step start; see :meth:`taskcore.workflows.Run.cancel`."""
         return self._bridge(self.run.cancel)
+
+    def compensation(self) -> Compensation:
+        """Tell what is undone; see :meth:`taskcore.workflows.Run.compensation`."""
+        return self._bridge(self.run.compensation)
 
     def progress(self) -> WorkflowProgress:
         """Count its jobs, and how they ended."""

@@ -23,7 +23,7 @@ from taskcore.errors import (
     WrongTask,
 )
 from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record
-from taskcore.records.names import key_name
+from taskcore.records.names import key_name, workflow_name
 from taskcore.records.outcomes import Outcomes
 from taskcore.results import decode_outcome
 from taskcore.store import Conflict, Store, Version, Write
@@ -151,6 +151,8 @@ class KeyedSender:
         if outcome is not None:
             return decode_outcome(outcome).state != "succeeded"
         if self._backend.features.locate == "absent":
+            return False
+        if await self._store.get(workflow_name(standing.job)) is not None:  # it goes on as a workflow
             return False
         return await self._backend.admin.locate(standing.queue, standing.job) is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
@@ -31,9 +31,8 @@ from taskcore.results import (
 from taskcore.task import Job
 from taskcore.toolkit.detached import Detached
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["JobQueries", "counts_of", "named"]
+__all__ = ["JobQueries", "named"]
 
 R = TypeVar("R")
 
@@ -66,6 +65,7 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
+        import_module(WAITS).warn_inside(job)
         outcome = None
         if timeout is None or timeout > 0:
             outcome = await self._records.outcomes.wait(job.id, timeout)
@@ -88,7 +88,8 @@ class JobQueries:
             place = await self.admin.locate(queue, job.id)
             if place is not None:
                 return STATUS_OF_PLACE[place]
-        return "unknown"
+        status: JobStatus = await import_module(WAITS).status_elsewhere(self.store, job.id)
+        return status
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
@@ -144,24 +145,6 @@ class JobQueries:
             parked = min(parked, stats.scheduled)
         return msgspec.structs.replace(stats, parked=parked)
 
-    async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
-        """Wait until each queue holds no job that is ready, running or scheduled.
-
-        :param timeout: how long to wait for each queue; None sets no limit.
-        :raises TimeoutError: a queue was not empty by then; the text says what it holds.
-        """
-        pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
-        for queue in queues:
-            began = anyio.current_time()
-            while True:
-                [stats] = await self.admin.stats([queue])
-                if not stats.unfinished:
-                    break
-                if limit is not None and anyio.current_time() - began >= limit:
-                    raise TimeoutError(f'queue "{queue}" is not empty after {limit:g} s: {counts_of(stats)}')
-                await anyio.sleep(pause)
-                pause = min(pause * 1.5, 0.1)
-
     async def _queues_of(self, job: Job[Any]) -> Sequence[str]:
         """List where the job may be: everywhere, if its handle was made from an id alone."""
         return (job.queue,) if job.queue else await self.admin.queues()
@@ -193,12 +176,6 @@ WAITS = "taskcore.waits"  #: the feature that explains waits
 def named(job: Job[Any]) -> str:
     """Name a job, and its task if that is known."""
     return f"job {job.id}" if job.task.name == ANY_TASK else f"job {job.id} of {job.task.name}"
-
-
-def counts_of(stats: QueueStats) -> str:
-    """Tell how many jobs a queue holds, as far as its broker can."""
-    running, scheduled = ("?" if count is None else count for count in (stats.leased, stats.scheduled))
-    return f"{stats.ready} ready, {running} running, {scheduled} scheduled"
 
 
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:

@@ -18,7 +18,7 @@ from taskcore.backend import Source
 from taskcore.lifecycle import Interrupted
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.decide import Settlement
-from taskcore.worker.execution import Execution, JobState, Slot
+from taskcore.worker.execution import Execution, JobState, Slot, workflows_here
 from taskcore.worker.hosting import WorkerChoice, worker_options
 from taskcore.worker.slots import Deadlines
 
@@ -84,6 +84,7 @@ class StepWorker:
     async def perform(self, job: Execution) -> Settlement | None:
         """Run the job's function and conclude; nothing is durable yet. None: its lease turned out to be lost."""
         self._slot.job = job
+        workflows_here.set(self._performer.admission.workflows)
         outcome = None
         with anyio.CancelScope() as self._slot.scope:
             outcome = await self._performer.perform(job, self._slot)

@@ -7,6 +7,7 @@
     outlived/<id>/<copies>  such starts whose process lived on    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
     owner/<id>              the task of an id that a caller chose id_owners.py
+    workflow/<id>           the plan of a workflow; <id> may be the job that went on as it
     parked/<digest>         a task that a worker does not know    parked.py
     parked-in/<queue>       how many jobs of such tasks wait      parked.py
     worker/<number>         a worker that lives                   roster.py
@@ -31,6 +32,7 @@ __all__ = [
     "parked_name",
     "start_name",
     "worker_name",
+    "workflow_name",
 ]
 
 NEWEST_CANCEL = "cancels/newest"  #: one record for all requests
@@ -80,6 +82,11 @@ def parked_in_name(queue: str) -> str:
 def worker_name(number: int) -> str:
     """Name what a worker says of itself; each takes a number that is free."""
     return f"worker/{number}"
+
+
+def workflow_name(job_id: str) -> str:
+    """Name the plan of a workflow, or of the one as which a job goes on."""
+    return f"workflow/{job_id}"
 
 
 def owner_name(job_id: str) -> str:

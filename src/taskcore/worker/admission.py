@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import msgspec
 
@@ -11,7 +11,7 @@ from taskcore.backend import Features
 from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poisoned, Rules, Unregistered, is_poison
 from taskcore.records import Records
 from taskcore.records.keys import Busy, Completed, KeyRecord
-from taskcore.records.names import key_name, outlived_name, start_name
+from taskcore.records.names import key_name, outcome_name, outlived_name, start_name, workflow_name
 from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.store import Version
 from taskcore.task import Task
@@ -74,6 +74,7 @@ class Admission:
         self.quarantine = Quarantine()
         self._first_starts = first_starts
         self.always_inspects = first_starts is not None
+        self.workflows: Callable[[], Any] | None = None  #: opens the part of the worker that performs workflows
 
     async def inspect(self, job: Execution, task: Task[..., Any]) -> Outcome | None:
         """Look whether the job has ended already, is cancelled, or seems to kill its process; None to go on."""
@@ -85,9 +86,11 @@ class Admission:
         if self._records is not None and not is_clear:
             if self._first_starts is not None:
                 job.clear_at = await self._first_starts.newest()
-            stored = await self._records.outcomes.find(job.id)
-            if stored is not None and other_task_of(stored, job.envelope.task) is None:
-                return outcome_of_stored(stored)
+            stored, plan = await self._records.read_many((outcome_name(job.id), workflow_name(job.id)))
+            if stored is not None and other_task_of(stored.value, job.envelope.task) is None:
+                return outcome_of_stored(stored.value)
+            if plan is not None and self.workflows is not None:
+                return cast("Outcome", self.workflows().go_on(job))
             if await self._records.cancels.requested(job.id):
                 return CancelledBefore()
         if job.marker is None and not (first and rules.crashes > 1):

@@ -96,7 +96,8 @@ def build_parts(
         behind=keeper.behind,
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
-    performer.newer_formats = lambda *job: import_module(WORKFLOWS).begin(performer, settler, components, options, *job)
+    if records is not None:
+        performer.admission.workflows = lambda: import_module(WORKFLOWS).room(performer, settler, components, options)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from enum import IntEnum
 from functools import partial
 from typing import Any, Literal
@@ -25,11 +26,13 @@ from taskcore.worker.pools import Pool
 
 __all__ = [
     "ENDED", "ENDED_ACKED", "LOST", "RECEIVED", "STARTED", "STARTED_ACKED", "UNDECODED", "Execution", "JobState",
-    "Slot", "Why", "job_here",
+    "Slot", "Why", "job_here", "workflows_here",
 ]  # fmt: skip
 
 log = logger("taskcore.worker")
 
+#: Opens the part of this worker that performs workflows.
+workflows_here: ContextVar[Callable[[], Any] | None] = ContextVar("taskcore.workflows_here")
 job_here = partial(running.get, None)  #: the context of the job that runs here; None if no job does
 
 Why = Literal["timeout", "lost", "shutdown"]
@@ -70,7 +73,8 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     :param marked: how many starts were counted when the job was inspected; ``found`` is what its marker had.
     :param starts: what the marker will have when the job starts, if it is as ``expected`` until then.
     :param seconds: how long its function ran.
-    :param beyond: of an envelope with a newer format: the error that says so, then what a feature makes of it.
+    :param beyond: of an envelope with a newer format: the error that says so, then what a feature makes of it; of any
+        job: what a feature settles beside its outcome. A function that returns it has no result of its own.
     :param clear_at: the newest request to cancel under which the job may start; None if that is not known.
     """
 

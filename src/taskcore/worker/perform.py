@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -61,7 +61,7 @@ class Performer:
         self.tasks = tasks
         self._events = components.events
         self._clock = components.clock
-        self._admission = admission
+        self.admission = admission
         self._always_inspects = admission.always_inspects
         self._cancel_requested = admission.cancel_requested
         self._quarantine = admission.quarantine
@@ -70,8 +70,6 @@ class Performer:
         self.result_limit = result_limit
         self.runners = runners
         self.failures = failures
-        #: Performs jobs whose envelopes have a newer format; None where no feature knows it.
-        self.newer_formats: Callable[[Execution, Slot], Awaitable[Outcome | None]] | None = None
         #: Goes around each run; the builder puts middleware there.
         self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
@@ -87,7 +85,7 @@ class Performer:
         delivery, options = job.delivery, task.options
         alone = False
         if delivery.redeliveries or delivery.trail or self._always_inspects or options.rules.crashes == 1:
-            early = await self._admission.inspect(job, task) or self.overdue(job)
+            early = await self.admission.inspect(job, task) or self.overdue(job)
             if early is not None:
                 return finish_unrun(job, early)
             alone = is_last_start(starts_of(job, options.rules), options.rules)
@@ -98,7 +96,7 @@ class Performer:
             why = "; ".join((error.what, *error.public_facts))
             return Unregistered(why, self._clock()) if error.only_unknown else Malformed(why)
         if envelope.key is not None:
-            early = await self._admission.acquire_key(job, task, envelope.key, _fence(job)) or self.overdue(job)
+            early = await self.admission.acquire_key(job, task, envelope.key, _fence(job)) or self.overdue(job)
             if early is not None:
                 return early
         if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
@@ -148,8 +146,8 @@ class Performer:
         return DeadlinePassed() if deadline is not None and self._clock() >= deadline else None
 
     async def _end_early(self, job: Execution, slot: Slot, early: Outcome | None) -> Outcome | None:
-        if job.beyond is not None and self.newer_formats is not None:
-            return await self.newer_formats(job, slot)
+        if isinstance(job.beyond, NewerFormat) and self.admission.workflows is not None:
+            return cast("Outcome | None", await self.admission.workflows().perform(job, slot))
         return early if job.task is None else finish_unrun(job, early)
 
     # ── run ──
@@ -179,7 +177,7 @@ class Performer:
                 if early := self.overdue(job):
                     return early
             elif job.marker is not None:
-                if not await self._admission.mark_start(job):
+                if not await self.admission.mark_start(job):
                     return Interrupted()
                 if early := self.overdue(job):
                     return early
@@ -249,7 +247,7 @@ class Performer:
         try:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
-            return self.failures.unencodable(job, error)
+            return NOTHING_KEPT if value is job.beyond else self.failures.unencodable(job, error)
         if len(result) > self.result_limit:
             return self.failures.too_large(job, result, self.result_limit)
         return Returned(result)

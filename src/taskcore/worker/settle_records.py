@@ -38,15 +38,15 @@ class RecordSettler:
     """What settling does with the records of a store, before and after the verdicts."""
 
     def __init__(self, records: Records, events: Events) -> None:
-        self._records = records
+        self.records = records
         self._events = events
 
     async def before(self, batch: Sequence[Settlement]) -> None:
         """Commit or release keys and store outcomes; done again, it does what is not done yet."""
         if keyed := [one for one in batch if one.job.envelope.key is not None and not one.committed]:
-            await _settle_keys(self._records.keys, self._events, keyed)
+            await _settle_keys(self.records.keys, self._events, keyed)
         if ended := [one for one in batch if one.stored is not None and one.keep is not None and not one.settled]:
-            await _store_outcomes(self._records.outcomes, self._events, ended)
+            await _store_outcomes(self.records.outcomes, self._events, ended)
 
     async def after(self, batch: Sequence[Settlement]) -> None:
         """Retract the outcomes of jobs whose lease was lost before the verdict, and clear start markers.
@@ -56,15 +56,15 @@ class RecordSettler:
         """
         lost = [one for one in batch if not one.settled and one.job.key is None]
         if lost:
-            await self._records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
+            await self.records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
         if notes := [one.note for one in batch if one.note is not None and one.settled]:
-            await self._records.note(notes)
+            await self.records.note(notes)
         if marked := [one for one in batch if one.settled and one.job.marker is not None]:
             # A start that ended is no crash; one that was interrupted never happened.
             left = [
                 (one.job.marker or "", one.job.found if isinstance(one.verdict, Release) else None) for one in marked
             ]
-            await self._records.markers.clear(left)
+            await self.records.markers.clear(left)
 
 
 async def _settle_keys(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlement]) -> None:

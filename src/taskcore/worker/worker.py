@@ -25,7 +25,7 @@ from taskcore.task import Task
 from taskcore.toolkit.leftovers import keeping_leftovers
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
-from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot, job_here
+from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot, job_here, workflows_here
 from taskcore.worker.inbox import Inbox, InboxReader
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
@@ -148,6 +148,7 @@ class Worker:
             async with anyio.create_task_group() as settling:
                 settling.start_soon(self._settler.run)
                 async with anyio.create_task_group() as working:
+                    workflows_here.set(self._performer.admission.workflows)
                     self._slots.start(working)
                     for reader, source in read:
                         working.start_soon(reader.run, source)

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from taskcore.backend import Outgoing
 from taskcore.records.names import outcome_name
-from taskcore.results import CANCELLED, EXPIRED, NO_BYTES, StoredOutcome, decode_outcome, encode_outcome
-from taskcore.store import ABSENT, Store, Write
+from taskcore.results import decode_outcome
+from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.logging import logger
 from taskcore.workflows.decide import (
     Consequence,
     MarkToSet,
@@ -30,30 +29,22 @@ from taskcore.workflows.decide import (
     after_no_children,
     after_step,
 )
-from taskcore.workflows.envelope import PartOf
+from taskcore.workflows.ending import Endings, StepEnd, failure_of
+from taskcore.workflows.job_keys import complete_key
 from taskcore.workflows.mark_records import MarkRecords, NewMarks
-from taskcore.workflows.marks import LEAF, SKIPPED, SUCCEEDED, Mark, MarkCounts, is_full, mark, place_of
-from taskcore.workflows.names import gate_name, map_name, step_id, stop_name
-from taskcore.workflows.plan import Plan
+from taskcore.workflows.marks import LEAF, SUCCEEDED, MarkCounts, is_full, mark, marks_from, place_of
+from taskcore.workflows.names import gate_name, map_name, stop_name
+from taskcore.workflows.plan import MAP_LIMIT, OPEN_WIDTH, PartOf, Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import ListTooLarge, RecordReader
+from taskcore.workflows.reading import RecordReader, how_of
 
-__all__ = ["Advancer", "StepEnd"]
+__all__ = ["UNDOING", "Advancer"]
 
 
-class StepEnd(NamedTuple):
-    """A job of a workflow that has ended.
+log = logger("taskcore.workflows")
 
-    :param job_id: its id.
-    :param how: how it counts.
-    :param outcome: encoded; empty for an expansion.
-    """
 
-    job_id: str
-    plan: Plan
-    of: PartOf
-    how: Mark
-    outcome: bytes
+UNDOING = b"undoing "  #: with this begins the stop of a saga; the outcome that it has for callers follows
 
 
 class _Group(NamedTuple):
@@ -78,6 +69,8 @@ class _Found:
         self.publish: list[tuple[StepEnd, StepKey]] = []
         self.over: list[StepEnd] = []
         self.failed: list[StepEnd] = []
+        self.messages: list[tuple[StepEnd, Outgoing]] = []
+        self.stopped = set[str]()
 
 
 class Advancer:
@@ -94,7 +87,7 @@ class Advancer:
         self._reader = reader
         self._sender = sender
         self._spread = spread
-        self._result_limit = result_limit
+        self._endings = Endings(reader, result_limit)
         self.marks = MarkRecords(store)
 
     async def advance(self, ends: Sequence[StepEnd], now: float) -> dict[str, str]:
@@ -104,9 +97,38 @@ class Advancer:
         :return: why the broker refuses what follows, by the ids of the jobs that ended; they have to come again.
         :raises BrokerUnavailable: doing all of it again is safe.
         """
+        refused: dict[str, str] = {}
+        while ends:
+            ends, more = await self._advance(ends, now)
+            refused |= more
+        return refused
+
+    async def _advance(self, ends: Sequence[StepEnd], now: float) -> tuple[list[StepEnd], dict[str, str]]:
+        """Do the three lines; return also the jobs that have ended with the workflows that ended here."""
         found = _Found()
         for end in ends:
             self._begin(found, end, now)
+        return await self._follow(found, now)
+
+    async def close_open(self, workflow: str, plan: Plan, size: int, now: float) -> dict[str, str]:
+        """Close the open map of a batch: mark the places that no job has; if all have ended, do what follows.
+
+        :return: why the broker refuses what follows; closing again is safe.
+        :raises BrokerUnavailable: the same.
+        """
+        found = _Found()
+        of = PartOf(workflow=workflow, part="child", width=OPEN_WIDTH)
+        end = StepEnd(workflow, plan, of, SUCCEEDED, b"")
+        used, leaves = -(-size // LEAF), OPEN_WIDTH // LEAF
+        if size % LEAF:
+            new = NewMarks(map_name(workflow, 0, used - 1), marks_from(size % LEAF, LEAF), plan.life(now))
+            found.groups.append(_Group(end, new, LEAF, leaf=used - 1))
+        new = NewMarks(map_name(workflow, 0), marks_from(used, leaves), plan.life(now))
+        found.groups.append(_Group(end, new, leaves))
+        ended, refused = await self._follow(found, now)
+        return refused | (await self.advance(ended, now) if ended else {})
+
+    async def _follow(self, found: _Found, now: float) -> tuple[list[StepEnd], dict[str, str]]:
         while found.groups:
             groups, found.groups = found.groups, []
             marked = await self.marks.add([group.new for group in groups])
@@ -114,8 +136,8 @@ class Advancer:
             for group in groups:
                 if is_full(marked[group.new.name], group.members):
                     await self._full(found, group, marked[group.new.name], now)
-        await self._close(found, now)
-        return await self._publish(found)
+        ended = await self._close(found, now)
+        return ended, await self._publish(found)
 
     def _begin(self, found: _Found, end: StepEnd, now: float) -> None:
         plan, of = end.plan, end.of
@@ -124,12 +146,17 @@ class Advancer:
             consequence = after_child(plan, key, end.how)
             self._take(found, end, consequence, now)
             if not consequence.fails:
-                place = place_of(of.index, of.width, spread=self._spread)
+                spread = self._spread and of.width <= MAP_LIMIT  # who closes an open map fills few leaves
+                place = place_of(of.index, of.width, spread=spread)
                 name = map_name(of.workflow, of.step, place.leaf)
-                new = NewMarks(name, mark(place.position, end.how), _life(plan, now))
+                new = NewMarks(name, mark(place.position, end.how), plan.life(now))
                 found.groups.append(_Group(end, new, place.members, leaf=place.leaf))
         elif of.part == "expand":
             self._take(found, end, after_no_children(plan, of.step, end.how), now)
+        elif of.part in ("guard", "compensate", "deadline"):
+            return
+        elif of.part == "undo":
+            found.messages.append((end, self._sender.compensation(of.workflow, plan, of.index, behind=of.step)))
         elif of.part == "begin":
             found.failed.append(end)
         else:
@@ -145,7 +172,7 @@ class Advancer:
             found.failed.append(end)
 
     def _gate(self, end: StepEnd, one: MarkToSet, now: float) -> _Group:
-        new = NewMarks(gate_name(end.of.workflow, one.gate), mark(one.position, one.how), _life(end.plan, now))
+        new = NewMarks(gate_name(end.of.workflow, one.gate), mark(one.position, one.how), end.plan.life(now))
         return _Group(end, new, one.members, gate=one.gate)
 
     async def _full(self, found: _Found, group: _Group, marks: bytes, now: float) -> None:
@@ -160,110 +187,89 @@ class Advancer:
             return
         if group.leaf is not None:
             leaves = -(-of.width // LEAF)
-            new = NewMarks(map_name(of.workflow, of.step), mark(group.leaf, SUCCEEDED), _life(plan, now))
+            new = NewMarks(map_name(of.workflow, of.step), mark(group.leaf, SUCCEEDED), plan.life(now))
             found.groups.append(_Group(end, new, leaves))
             return
-        tally = MarkCounts.of(marks) if of.width <= LEAF else await self._tally(of)
+        tally = MarkCounts.of(marks) if of.width <= LEAF else await self._endings.tally(of)
         self._take(found, end, after_children(plan, of.step, tally), now)
 
-    async def _tally(self, of: PartOf) -> MarkCounts:
-        """Count the children of a map by all of its leaves."""
-        leaves = [map_name(of.workflow, of.step, leaf) for leaf in range(-(-of.width // LEAF))]
-        tallies = [MarkCounts.of(marks or b"") for marks in await self._reader.values(leaves)]
-        return MarkCounts(*map(sum, zip(*tallies, strict=True)))
-
-    async def _close(self, found: _Found, now: float) -> None:
-        """End workflows: no step starts any more, and the outcome is there."""
+    async def _close(self, found: _Found, now: float) -> list[StepEnd]:
+        """End workflows: no step starts any more, and the outcome is there; return the jobs that went on as them."""
+        await self._stop_sagas(found, now)
+        ends = [*found.failed, *found.over]
         writes: list[Write] = []
         for end in found.failed:
-            writes += self._ending(end, "failed", _failure(end), now)
+            writes += self._ending(end, "failed", failure_of(end), now)
         for end in found.over:
-            writes += self._ending(end, "ended", await self._outcome(end), now)
-        if writes:
-            await self._store.put_many(writes)
-            failpoint("workflow.closed")
+            writes += self._ending(end, "ended", await self._endings.outcome(end), now)
+        if not writes:
+            return []
+        answers = await self._store.put_many(writes)
+        failpoint("workflow.closed")
+        ended: list[StepEnd] = []
+        for end, write, answer in zip(ends, writes[1::2], answers[1::2], strict=True):
+            if end.plan.goes_on:
+                standing = answer.current.value if isinstance(answer, Conflict) and answer.current else write.value
+                ended += await self._end_job(end, standing or b"")
+        return ended
+
+    async def _stop_sagas(self, found: _Found, now: float) -> None:
+        """Let sagas that fail be undone, and leave those to it that were stopped before their last step ended."""
+        sagas = [(end, UNDOING + failure_of(end)) for end in found.failed if end.plan.is_saga]
+        sagas += [(end, b"ended") for end in found.over if end.plan.is_saga]
+        if not sagas:
+            return
+        writes = [
+            Write(key=stop_name(end.of.workflow), value=why, expect=ABSENT, keep=end.plan.life(now), reserve=True)
+            for end, why in sagas
+        ]
+        answers = await self._store.put_many(writes)
+        failpoint("saga.stopped")
+        for (end, why), answer in zip(sagas, answers, strict=True):
+            current = answer.current if isinstance(answer, Conflict) else None
+            stop = why if current is None else current.value
+            if stop.startswith(UNDOING):
+                found.over = [one for one in found.over if one is not end]
+                found.messages.append((end, self._sender.compensation(end.of.workflow, end.plan, 0)))
+            if end in found.failed:
+                found.stopped.add(end.of.workflow)
+        found.failed = [end for end in found.failed if not end.plan.is_saga]
+
+    async def _end_job(self, end: StepEnd, outcome: bytes) -> list[StepEnd]:
+        """Complete the key of a job that went on as a workflow which has ended; return its end, if it is a step."""
+        plan, job_id = end.plan, end.of.workflow
+        if plan.key:
+            await complete_key(self._store, plan, job_id, outcome)
+        if plan.within is None:
+            return []
+        above = await self._reader.plan(plan.within.workflow)
+        if above is None:
+            log.error("job %s has ended, and the plan of its workflow %s is gone", job_id, plan.within.workflow)
+            return []
+        return [StepEnd(job_id, above, plan.within, how_of(decode_outcome(outcome)), outcome, end.in_hand)]
 
     def _ending(self, end: StepEnd, why: str, outcome: bytes, now: float) -> list[Write]:
         workflow, plan = end.of.workflow, end.plan
         return [
-            Write(key=stop_name(workflow), value=why.encode(), expect=ABSENT, keep=_life(plan, now), reserve=True),
+            Write(key=stop_name(workflow), value=why.encode(), expect=ABSENT, keep=plan.life(now), reserve=True),
             Write(key=outcome_name(workflow), value=outcome, expect=ABSENT, keep=plan.keep, reserve=True),
         ]
 
-    async def _outcome(self, end: StepEnd) -> bytes:
-        """Find the outcome of a workflow whose steps have all ended: the first result of its last steps."""
-        plan, workflow = end.plan, end.of.workflow
-        for number in plan.results:
-            step = plan.steps[number]
-            if step.over is not None:
-                outcome = await self._outcome_of_map(workflow, plan, number)
-                if outcome is not None:
-                    return outcome
-                continue
-            job_id = step_id(workflow, StepKey(number))
-            data: bytes | None = end.outcome
-            if end.job_id != job_id:
-                [data] = await self._reader.values([outcome_name(job_id)])
-            stored = None if not data else decode_outcome(data)
-            if stored is not None and stored.state == "succeeded":
-                return encode_outcome(msgspec.structs.replace(stored, task=""))
-            if step.has_default:
-                return encode_outcome(StoredOutcome("succeeded", step.default))
-        return CANCELLED
-
-    async def _outcome_of_map(self, workflow: str, plan: Plan, number: int) -> bytes | None:
-        """Join the results of the children of the last step; None if it is skipped."""
-        width = await self._reader.width(workflow, plan, number)
-        wants = plan.steps[number].at_least is not None
-        try:
-            ended = width and await self._reader.children(workflow, plan, number, width, outcomes=wants)
-        except ListTooLarge as error:
-            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {error}"))
-        if width == 0:
-            return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(b"[]")))
-        if not ended or ended.how is SKIPPED:
-            return None
-        if len(ended.result) > self._result_limit:
-            size = f"its results have {len(ended.result):,} bytes together, the limit is {self._result_limit:,}"
-            return encode_outcome(StoredOutcome("dead", reason=f"step {plan.steps[number].name}: {size}"))
-        return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(ended.result)))
-
     async def _publish(self, found: _Found) -> dict[str, str]:
         """Publish the next steps, unless their workflow ends here."""
-        stopped = {end.of.workflow for end in found.failed}
+        stopped = {end.of.workflow for end in found.failed} | found.stopped
         ended_by: dict[str, str] = {}
         messages: dict[str, Outgoing] = {}
         for end, key in found.publish:
             if end.of.workflow not in stopped:
                 message = self._sender.message(end.of.workflow, end.plan, key, width=end.of.width)
                 messages[message.id] = message
-                ended_by[message.id] = end.job_id
+                ended_by[message.id] = end.in_hand
+        for end, message in found.messages:
+            messages[message.id] = message
+            ended_by[message.id] = end.in_hand
         if not messages:
             return {}
         refused = await self._sender.publish(list(messages.values()))
         failpoint("workflow.continued")
         return {ended_by[job_id]: why for job_id, why in refused.items()}
-
-
-def _life(plan: Plan, now: float) -> float:
-    """Return the seconds for which the records of a workflow are kept: until no step of it can start, and a while."""
-    return max(plan.deadline - now, 0.0) + AFTER_DEADLINE
-
-
-AFTER_DEADLINE = 3_600.0  #: seconds that records outlive the deadline: clocks differ, and a step may run across it
-
-
-def _failure(end: StepEnd) -> bytes:
-    """Make the outcome of a workflow that fails because of a step."""
-    step = end.plan.steps[end.of.step]
-    name = step.name if end.of.part != "child" else f"{step.name}[{end.of.index}]"
-    stored = decode_outcome(end.outcome) if end.outcome else StoredOutcome("dead", reason="it cannot run")
-    if stored.state == "expired":
-        return EXPIRED
-    if stored.state == "succeeded":
-        return encode_outcome(StoredOutcome("dead", reason=f"step {step.name}: too few of its children succeeded"))
-    if stored.state == "cancelled":
-        return encode_outcome(StoredOutcome("dead", reason=f"step {name} was cancelled"))
-    error = stored.error if end.of.step == end.plan.last and end.of.part == "step" else NO_BYTES
-    reason = f"step {name}: {stored.reason}"
-    return encode_outcome(StoredOutcome("dead", reason=reason, error=error, record=stored.record))

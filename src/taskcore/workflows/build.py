@@ -24,12 +24,13 @@ from taskcore.task import Call, ConfiguredTask, Task
 from taskcore.workflows.arguments import StepArguments, bind_step, check_fit, first_parameter, pack_element
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.output import OutputFacts, output_in
-from taskcore.workflows.plan import MAP_LIMIT, STEPS_LIMIT, Over, StepPlan, Value
+from taskcore.workflows.plan import MAP_LIMIT, STEPS_LIMIT, Over, StepPlan, UndoPlan, Value
 from taskcore.workflows.steps import FirstOf, MapStep, Step
 from taskcore.workflows.values import either
 
 if TYPE_CHECKING:
     from taskcore.workflows.run import Run
+    from taskcore.workflows.submit import Submission
 
 __all__ = ["FirstOf", "MapStep", "Step", "TakesFirst", "Workflow"]
 
@@ -70,10 +71,12 @@ class Workflow:
 
     :param name: for people.
     :param send: sends it, once its last step is known.
+    :param how: it is sent, by its options.
     """
 
-    def __init__(self, name: str, send: Sends) -> None:
+    def __init__(self, name: str, send: Sends, how: Submission | None = None) -> None:
         self.name = name
+        self.how = how
         self._send = send
         self.steps: list[StepPlan] = []
         self.lists: dict[int, Sequence[bytes]] = {}
@@ -181,6 +184,27 @@ class Workflow:
             )
 
     # ── steps ──
+
+    def undo_of(self, number: int, task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> UndoPlan:
+        """Make what undoes a step.
+
+        :raises InvalidArguments: its arguments do not fit the signature (TC302).
+        :raises InvalidWorkflow: the task runs at most once, or takes what is not there then (TC311).
+        """
+        own, options = _task_of(task)
+        _check_task(own, options, is_map=False)
+        bound = bind_step(own.contract, args, kwargs)
+        return UndoPlan(
+            task=own.name,
+            version=own.contract.version,
+            queue=options.queue or own.options.queue,
+            args=msgspec.Raw(bound.known),
+            takes={name: self.value_of(output, before=number + 1) for name, output in bound.taken.items()},
+            timeout=options.timeout,
+            soft_timeout=(options.rare or {}).get("soft_timeout"),
+            retry=options.retry,
+            headers=dict(options.headers),
+        )
 
     def _values_of(self, taken: Mapping[str, OutputFacts]) -> dict[str, Value]:
         values = {}

@@ -37,7 +37,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from taskcore.workflows.marks import FAILED, SUCCEEDED, Mark, MarkCounts
+from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark, MarkCounts
 from taskcore.workflows.plan import Plan, StepPlan, Value
 
 __all__ = [
@@ -234,7 +234,16 @@ def after_children(plan: Plan, number: int, tally: MarkCounts) -> Consequence:
     least = plan.steps[number].at_least
     if least is not None and tally.succeeded < least * tally.ended:
         return FAILS
-    return after_step(plan, number, SUCCEEDED)
+    after = after_step(plan, number, SUCCEEDED)
+    if not tally.failed + tally.skipped:
+        return after
+    skipped = [key for key in after.publish if plan.steps[key.step].if_all]
+    behind = [after_step(plan, key.step, SKIPPED) for key in skipped]
+    return Consequence(
+        tuple(key for key in after.publish if key not in skipped) + tuple(key for one in behind for key in one.publish),
+        after.marks + tuple(mark for one in behind for mark in one.marks),
+        after.over or any(one.over for one in behind),
+    )
 
 
 def element_of(step: StepPlan, child: EndedStep) -> bytes | None:

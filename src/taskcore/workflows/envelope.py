@@ -1,42 +1,23 @@
 """The envelope of a workflow's job: format 2, so that a program without workflows parks it and never runs it alone.
 
-It has the fields of an ordinary envelope, and ``of``: which part of which workflow it is. Its ``args`` are only what
-the plan does not have: the element of a map's child. Results are never in it; a worker reads them when the step starts.
+It has the fields of an ordinary envelope, and ``of``: which part of which workflow it is. Its ``args`` and its ``key``
+are only what the plan does not have: those of a map's child; a job of a batch has all that its call has. Results are
+never in it; a worker reads them when the step starts.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import msgspec
 
-from taskcore.envelope import COUNT_LIMIT, Envelope, Id, Name, is_safe_id
+from taskcore.envelope import COUNT_LIMIT, KEY_LIMIT, CallRetry, Envelope, Id, Name, is_safe_id
 from taskcore.errors import MalformedEnvelope
-from taskcore.workflows.plan import MAP_LIMIT, Number
+from taskcore.workflows.plan import PartOf
 
 __all__ = ["STEP_FORMAT", "PartOf", "StepEnvelope", "decode_step", "ordinary"]
 
 STEP_FORMAT = 2  #: the format of these envelopes
-
-Part: TypeAlias = Literal["step", "child", "expand", "begin"]
-
-
-class PartOf(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Which part of which workflow a job is.
-
-    :param workflow: its id.
-    :param part: a step; a child of a map; the job that publishes a part of a map's children; the one that publishes
-        the first steps.
-    :param step: the number of the step.
-    :param index: of the child, or of the part of the children.
-    :param width: how many children the map has; 0 if that is not known.
-    """
-
-    workflow: Id
-    part: Part = "step"
-    step: Number = 0
-    index: Annotated[int, msgspec.Meta(ge=0, lt=MAP_LIMIT)] = 0
-    width: Annotated[int, msgspec.Meta(ge=0, le=MAP_LIMIT)] = 0
 
 
 class StepEnvelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
@@ -54,6 +35,10 @@ class StepEnvelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw
     source: str | None = None
     headers: dict[str, str] = {}
     parent_id: Id | None = None
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_LIMIT)] | None = None
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    retry: CallRetry | None = None
     of: PartOf
 
 
@@ -99,4 +84,8 @@ def ordinary(envelope: StepEnvelope, *, task: str, version: int, args: bytes) ->
         source=envelope.source,
         headers=envelope.headers,
         parent_id=envelope.parent_id or envelope.of.workflow,
+        key=envelope.key,
+        timeout=envelope.timeout,
+        soft_timeout=envelope.soft_timeout,
+        retry=envelope.retry,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taskcore.errors import ContractError, JobError
 
-__all__ = ["InvalidWorkflow", "WorkflowExists", "WorkflowNotFound"]
+__all__ = ["BatchClosed", "InvalidWorkflow", "WorkflowExists", "WorkflowNotFound"]
 
 
 class InvalidWorkflow(ContractError, TypeError):
@@ -17,6 +17,12 @@ class WorkflowExists(ContractError, ValueError):
     """Another workflow has the id that a caller chose; nothing was sent."""
 
     code = "TC312"
+
+
+class BatchClosed(ContractError, RuntimeError):
+    """The batch takes no jobs: it is not open yet, closed, or was given up."""
+
+    code = "TC313"
 
 
 class WorkflowNotFound(JobError, LookupError):

@@ -18,13 +18,16 @@ from taskcore.store import ABSENT, Store, Write
 from taskcore.workflows.decide import StepKey, list_of
 from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.names import list_name, step_id, width_name
-from taskcore.workflows.plan import CHUNK, MAP_LIMIT, Plan
+from taskcore.workflows.plan import CHUNK, MAP_LIMIT, OneCall, Over, Plan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
 
 __all__ = ["Expanded", "NoList", "expand", "write_lists", "write_width"]
 
 LISTS_AT_ONCE = 8  #: parts of lists in one write
+
+
+decode_call = msgspec.json.Decoder(OneCall).decode
 
 
 class NoList(Exception):
@@ -61,7 +64,7 @@ async def expand(
         await write_lists(store, of.workflow, {of.step: everything[CHUNK:]}, keep, begin=1)
     else:
         width = of.width if over.items is None else over.items
-        elements = (await reader.chunk(of.workflow, of.step, of.index) if width else []) or []
+        elements = (await reader.chunk(of.workflow, of.step, of.index, over.lists) if width else []) or []
     if len(elements) < min(CHUNK, width - first):
         raise NoList(f"a part of the list of {step.name} is gone from the store")
     if of.index == 0:
@@ -72,9 +75,10 @@ async def expand(
             plan,
             StepKey(of.step, first + at),
             width=width,
-            args=msgspec.json.encode({over.parameter: msgspec.Raw(element)}),
+            args=bytes(call.args),
+            own_key=call.key,
         )
-        for at, element in enumerate(elements)
+        for at, call in enumerate(_call_of(over, element) for element in elements)
     ]
     if of.index == 0:
         parts = range(1, -(-width // CHUNK))
@@ -82,15 +86,28 @@ async def expand(
     return Expanded(messages, width)
 
 
+def _call_of(over: Over, element: bytes) -> OneCall:
+    if not over.parameter:
+        return decode_call(element)
+    return OneCall(msgspec.Raw(msgspec.json.encode({over.parameter: msgspec.Raw(element)})))
+
+
 async def write_lists(
-    store: Store, workflow: str, lists: Mapping[int, Sequence[bytes]], keep: float, *, begin: int = 0
+    store: Store,
+    workflow: str,
+    lists: Mapping[int, Sequence[bytes]],
+    keep: float,
+    *,
+    begin: int = 0,
+    of_plan: str = "",
 ) -> None:
     """Write the lists of maps in parts.
 
     :param begin: the number of the first part.
+    :param of_plan: tells them from the lists of another plan of the same job.
     """
     writes = [
-        Write(key=list_name(workflow, number, part), value=list_of(elements[start : start + CHUNK]), keep=keep)
+        Write(key=list_name(workflow, number, part, of_plan), value=list_of(elements[start : start + CHUNK]), keep=keep)
         for number, elements in lists.items()
         for part, start in enumerate(range(0, len(elements), CHUNK), start=begin)
     ]

@@ -22,7 +22,7 @@ from taskcore.workflows.decide import (
 )
 from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.marks import SKIPPED, SUCCEEDED
-from taskcore.workflows.names import step_id, stop_name
+from taskcore.workflows.names import plan_name, step_id, stop_name
 from taskcore.workflows.plan import Plan
 from taskcore.workflows.reading import SKIPPED_MAP, RecordReader, ended_step
 
@@ -36,12 +36,16 @@ class Looked(NamedTuple):
 
     :param own: the outcome that the job has already.
     :param stopped: no step of the workflow starts any more.
+    :param above: it is a workflow above that was stopped, and this one has not ended.
+    :param goes_on: the job goes on as a workflow already.
     :param verdict: whether it starts.
     """
 
     own: bytes | None
     stopped: bool
     verdict: StepVerdict
+    above: bool = False
+    goes_on: bool = False
 
 
 async def look(reader: RecordReader, plan: Plan, of: PartOf, job_id: str) -> Looked:
@@ -60,8 +64,11 @@ async def look(reader: RecordReader, plan: Plan, of: PartOf, job_id: str) -> Loo
     if paired and source is not None:
         names.append(outcome_name(step_id(of.workflow, StepKey(source, of.index))))
     names += [outcome_name(step_id(of.workflow, StepKey(n))) for n in plain]
+    names += [plan_name(job_id), *([outcome_name(of.workflow)] if plan.goes_on else [])]
     own, *found = await reader.values(names)
-    stopped = any(found[:stops])
+    over = found.pop() if plan.goes_on else None  # of the job that goes on as this workflow
+    goes_on = found.pop() is not None
+    stopped = any(found[:stops]) or over is not None
     child = None
     if paired:
         data = found[stops]
@@ -75,7 +82,8 @@ async def look(reader: RecordReader, plan: Plan, of: PartOf, job_id: str) -> Loo
     verdict = judge_start(plan, of.step, ended)
     if paired and source is not None:
         verdict = _judge_paired(plan, of.step, source, child)
-    return Looked(own, stopped, verdict)
+    above = stopped and plan.goes_on and over is None and found[0] is None
+    return Looked(own, stopped, verdict, above, goes_on)
 
 
 async def _load_lists(reader: RecordReader, plan: Plan, of: PartOf, ended: dict[int, EndedStep | None]) -> None:

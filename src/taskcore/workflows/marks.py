@@ -23,6 +23,7 @@ __all__ = [
     "MarkPlace",
     "is_full",
     "mark",
+    "marks_from",
     "merge",
     "place_of",
 ]
@@ -76,6 +77,12 @@ def mark(position: int, how: Mark) -> bytes:
     """Make marks in which one member has ended."""
     byte, pair = divmod(position, 4)
     return bytes(byte) + bytes([how << (2 * pair)])
+
+
+def marks_from(first: int, members: int) -> bytes:
+    """Make marks in which all members from the first one on have ended well: places that no member has."""
+    bits = sum(SUCCEEDED << (2 * position) for position in range(first, members))
+    return bits.to_bytes(-(-members // 4), "little")
 
 
 def merge(one: bytes, other: bytes) -> bytes:

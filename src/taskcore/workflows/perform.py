@@ -5,8 +5,8 @@ A program that has this room takes envelopes of format 2; one that has not parks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -25,28 +25,31 @@ from taskcore.lifecycle import (
 )
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name, outcome_name
-from taskcore.results import StoredOutcome, encode_outcome, outcome_of_stored
+from taskcore.results import CANCELLED, StoredOutcome, encode_outcome, outcome_of_stored
 from taskcore.store import ABSENT, Store, Write
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import shorten_repr
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.perform import Performer
-from taskcore.workflows.advance import AFTER_DEADLINE
 from taskcore.workflows.decide import SkipStep, StartStep, StepKey, WaitForStep, arguments_of
 from taskcore.workflows.envelope import PartOf, StepEnvelope, decode_step, ordinary
 from taskcore.workflows.expand import NoList, expand, write_width
 from taskcore.workflows.look import Looked, look
 from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
-from taskcore.workflows.plan import NewerPlan, Plan
+from taskcore.workflows.plan import AFTER_DEADLINE, NewerPlan, Plan, StepPlan
 from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, RecordReader
+from taskcore.workflows.rest import Rest
+from taskcore.workflows.saga import Sagas
 
 __all__ = ["StepInHand", "StepPerformer"]
 
 NOT_YET_FIRST, NOT_YET_LONGEST = 1.0, 60.0  #: seconds: how long a step waits for an outcome that is on its way
 REFUSED_AGAIN = 5.0  #: seconds until a job comes again whose next steps the broker refuses
 NOTHING = Returned(b"")
+
+LooksAfter: TypeAlias = Callable[[str, Plan], Awaitable[dict[str, str]]]
 
 
 class StepInHand(msgspec.Struct, eq=False):
@@ -56,6 +59,7 @@ class StepInHand(msgspec.Struct, eq=False):
     :param advances: its end sets something going.
     :param skipped: why the step does not run.
     :param refused: the store refused once what follows from its end.
+    :param rest: what it leaves to other jobs.
     """
 
     of: PartOf
@@ -64,6 +68,7 @@ class StepInHand(msgspec.Struct, eq=False):
     advances: bool = False
     skipped: str = ""
     refused: bool = False
+    rest: Rest | None = None
 
 
 class StepPerformer:
@@ -71,6 +76,7 @@ class StepPerformer:
 
     :param performer: performs the ordinary job that a step is once its arguments are known.
     :param twins: the broker may hand out two copies of a job at once, so that each step needs a key.
+    :param look_after: gives up a batch, or closes it; returns why the broker refuses what follows.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ class StepPerformer:
         clock: Callable[[], float],
         *,
         twins: bool,
+        look_after: LooksAfter,
+        sagas: Sagas,
     ) -> None:
         self._performer = performer
         self._store = store
@@ -89,6 +97,8 @@ class StepPerformer:
         self._sender = sender
         self._clock = clock
         self._twins = twins
+        self._look_after = look_after
+        self._sagas = sagas
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job whose envelope has a newer format than an ordinary one.
@@ -135,14 +145,11 @@ class StepPerformer:
     async def _go_on(
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, looked: Looked
     ) -> Outcome | None:
-        if looked.own is not None:
-            hand.advances = True
-            return outcome_of_stored(looked.own)
-        if looked.stopped:
-            return CancelledBefore()
-        if self._is_late(envelope):
-            hand.how, hand.advances = FAILED, True
-            return DeadlinePassed()
+        if envelope.of.part in ("guard", "deadline", "compensate", "undo"):
+            return await self._beside(job, slot, envelope, hand, looked)
+        ended = await self._ended(job, envelope, hand, looked)
+        if ended is not None:
+            return ended
         if envelope.of.part == "begin":
             return await self._begin(hand)
         if isinstance(looked.verdict, WaitForStep):
@@ -156,20 +163,64 @@ class StepPerformer:
             return CancelledBefore()
         if envelope.of.part == "expand":
             return await self._expand(hand)
+        stopped = None
+        if hand.plan.steps[envelope.of.step].pivot:
+            stopped = await self._sagas.begin_pivot(envelope.of.workflow, hand.plan)
+        if stopped is not None:
+            return stopped
         hand.advances = True
         return await self._run(job, slot, envelope, hand, looked.verdict)
+
+    async def _beside(
+        self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, looked: Looked
+    ) -> Outcome | None:
+        """Perform a job that looks after a batch, or that undoes a saga."""
+        of, plan = envelope.of, hand.plan
+        if of.part == "guard":
+            return await self._guard(hand)
+        if of.part == "deadline":
+            return await self._sagas.deadline(of, plan)
+        if of.part == "compensate":
+            return await self._sagas.compensate(job, of, plan)
+        hand.advances = True
+        if looked.own is not None:
+            return outcome_of_stored(looked.own)
+        undo = await self._sagas.undo(of, plan, envelope)
+        return await self._perform_plain(job, slot, undo) if isinstance(undo, Envelope) else undo
+
+    async def _ended(self, job: Execution, envelope: StepEnvelope, hand: StepInHand, looked: Looked) -> Outcome | None:
+        """Find why the job does not start: it has ended, it goes on as a workflow, or its workflow is over."""
+        if looked.own is not None:
+            hand.advances = True
+            return outcome_of_stored(looked.own)
+        if looked.goes_on:
+            hand.rest = Rest(plan_stands=True)
+            return NOTHING
+        if looked.above:
+            await self._end_with_those_above(hand)
+        late = not looked.stopped and self._is_late(envelope)
+        if (looked.stopped or late) and hand.plan.steps[hand.of.step].undo is not None:
+            return await self._sagas.end_unrun(job, hand, late=late)
+        if late:
+            hand.how, hand.advances = FAILED, True
+            return DeadlinePassed()
+        return CancelledBefore() if looked.stopped else None
+
+    async def _end_with_those_above(self, hand: StepInHand) -> None:
+        """End the workflow as which a job goes on when one above it is over: its waiters learn it."""
+        keep = self._life(hand.plan)
+        write = Write(key=outcome_name(hand.of.workflow), value=CANCELLED, expect=ABSENT, keep=keep, reserve=True)
+        await self._store.put_many([write])
 
     async def _run(
         self, job: Execution, slot: Slot, envelope: StepEnvelope, hand: StepInHand, start: StartStep
     ) -> Outcome | None:
         """Run the step as an ordinary job, whose bytes no sender made."""
         step = hand.plan.steps[envelope.of.step]
-        args = arguments_of(step, bytes(envelope.args), start)
-        plain = ordinary(envelope, task=step.task, version=step.version, args=args)
-        plain = msgspec.structs.replace(
-            plain, timeout=step.timeout, soft_timeout=step.soft_timeout, retry=step.retry, key=step.key
-        )
-        task = self._performer.tasks.get(step.task)
+        plain = plain_job(envelope, step, start)
+        if step.undo is not None:  # its key is its own, so that each of its ends is under a fence
+            return await self._perform_plain(job, slot, msgspec.structs.replace(plain, key=plain.id))
+        task = self._performer.tasks.get(plain.task)
         if task is not None and plain.key is None and task.spec.key is not None:
             try:
                 plain = msgspec.structs.replace(plain, key=key_of_step(task, plain))
@@ -181,6 +232,9 @@ class StepPerformer:
                 return Buried(conflict)
         if plain.key is None and self._twins:
             plain = msgspec.structs.replace(plain, key=plain.id)
+        return await self._perform_plain(job, slot, plain)
+
+    async def _perform_plain(self, job: Execution, slot: Slot, plain: Envelope) -> Outcome | None:
         decode, job.decode = job.decode, lambda _: plain
         try:
             return await self._performer.perform(job, slot)
@@ -204,6 +258,13 @@ class StepPerformer:
             return None
         return f"its key {shorten_repr(plain.key)} was used with other arguments, by job {claim.job}"
 
+    async def _guard(self, hand: StepInHand) -> Outcome:
+        """Give up a batch that is not closed by now; finish the closing of one whose sender may have died of it."""
+        refused = await self._look_after(hand.of.workflow, hand.plan)
+        if refused:
+            return Deferred(REFUSED_AGAIN, f"the broker refuses what follows: {next(iter(refused.values()))}")
+        return NOTHING
+
     async def _begin(self, hand: StepInHand) -> Outcome:
         of, plan = hand.of, hand.plan
         return await self._send([self._sender.message(of.workflow, plan, StepKey(root)) for root in plan.roots])
@@ -225,7 +286,18 @@ class StepPerformer:
         return NOTHING
 
     def _life(self, plan: Plan) -> float:
-        return max(plan.deadline - self._clock(), 0.0) + AFTER_DEADLINE
+        return plan.life(self._clock())
+
+
+def plain_job(envelope: StepEnvelope, step: StepPlan, start: StartStep) -> Envelope:
+    """Make the envelope of the ordinary job that a step is; a job of a batch has its call in its own."""
+    if step.over is not None and step.over.is_open:
+        return ordinary(envelope, task=envelope.task, version=envelope.version, args=bytes(envelope.args))
+    args = arguments_of(step, bytes(envelope.args), start)
+    plain = ordinary(envelope, task=step.task, version=step.version, args=args)
+    return msgspec.structs.replace(
+        plain, timeout=step.timeout, soft_timeout=step.soft_timeout, retry=step.retry, key=step.key or plain.key
+    )
 
 
 def key_of_step(task: Task[..., Any], plain: Envelope) -> str | None:

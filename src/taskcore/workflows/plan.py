@@ -8,23 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from taskcore.envelope import CallRetry
+from taskcore.envelope import CallRetry, Id
 from taskcore.store import unreadable_record
 
 __all__ = [
+    "AFTER_DEADLINE",
     "CHUNK",
     "MAP_LIMIT",
+    "OPEN_WIDTH",
     "PLAN_BYTES",
     "PLAN_FORMAT",
     "STEPS_LIMIT",
+    "UNDO_TIME",
     "NewerPlan",
+    "OneCall",
     "Over",
+    "PartOf",
     "Plan",
     "StepPlan",
+    "UndoPlan",
     "Value",
     "decode_plan",
     "encode_plan",
@@ -36,9 +42,44 @@ PLAN_BYTES = 262_144  #: bytes that a plan may have
 MAP_LIMIT = 100_000  #: elements that one map may have
 CHUNK = 500  #: elements in one record of a list, and children that one job publishes
 
+AFTER_DEADLINE = 3_600.0  #: seconds that records outlive the deadline: clocks differ, and a step may run across it
+UNDO_TIME = 604_800.0  #: seconds that those of a saga are kept for longer: compensations are tried again for long
+
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=STEPS_LIMIT)]
 
+OPEN_WIDTH = 100_096  #: places of a map that is open: more than it may have elements, so that who closes it fills it
+WIDTH_LIMIT = 131_072  #: places that a map may have
+
+Part: TypeAlias = Literal["step", "child", "expand", "begin", "guard", "compensate", "undo", "deadline"]
+
+
+class PartOf(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Which part of which workflow a job is.
+
+    :param workflow: its id.
+    :param part: a step; a child of a map; the job that publishes a part of a map's children; the one that publishes
+        the first steps; the one that looks after a batch whose sender may be gone; of a saga the one that finds out
+        what is to be undone next, the one that undoes a step, and the one that comes when its deadline passes.
+    :param step: the number of the step.
+    :param index: of the child, or of the part of the children.
+    :param width: how many children the map has; 0 if that is not known.
+    """
+
+    workflow: Id
+    part: Part = "step"
+    step: Number = 0
+    index: Annotated[int, msgspec.Meta(ge=0, lt=MAP_LIMIT)] = 0
+    width: Annotated[int, msgspec.Meta(ge=0, le=WIDTH_LIMIT)] = 0
+
+
 NO_VALUE = msgspec.Raw()  #: stands where there is no value: every JSON value is one
+
+
+class OneCall(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An element of a map that is a whole call: its arguments, and its key."""
+
+    args: msgspec.Raw
+    key: str | None = None
 
 
 class Value(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,14 +95,32 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
 class Over(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a map goes over: a list that is known when it is sent, the list that a step returns, or another map.
 
-    :param parameter: the parameter that takes one element.
+    :param parameter: the parameter that takes one element; empty if each element is a whole call (``OneCall``).
     :param items: the length of the list that is known; None if a step returns it.
     :param step: the step that returns the list; or the map whose child with the same index returns the element.
+    :param lists: tells the list of this plan from that of another plan that was written for the same job.
+    :param is_open: its children are sent from outside, until it is closed: the jobs of a batch.
     """
 
     parameter: str
     items: Annotated[int, msgspec.Meta(ge=0, le=MAP_LIMIT)] | None = None
     step: Number | None = None
+    lists: str = ""
+    is_open: bool = False
+
+
+class UndoPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What undoes a step; its parameters as those of a step."""
+
+    task: str
+    version: int = 1
+    queue: str
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+    takes: dict[str, Value] = {}
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    retry: CallRetry | None = None
+    headers: dict[str, str] = {}
 
 
 class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -76,6 +135,9 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     :param over: it is a map.
     :param goes_on: the workflow goes on if the step fails; else it fails at once.
     :param default: what counts as its result if it fails or is skipped.
+    :param undo: undoes it when the workflow fails.
+    :param pivot: when it has succeeded, nothing is undone any more.
+    :param if_all: it runs only if all children of the map before it succeeded.
     :param at_least: the share of a map's children that have to succeed; None: each failure counts as ``goes_on`` says.
     :param key: the idempotency key of its job, in place of the one that the task makes of its arguments.
     """
@@ -93,6 +155,9 @@ class StepPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     goes_on: bool = False
     default: msgspec.Raw = NO_VALUE
     at_least: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    if_all: bool = False
+    undo: UndoPlan | None = None
+    pivot: bool = False
     delay: float = 0.0
     timeout: float | None = None
     retry: CallRetry | None = None
@@ -128,7 +193,12 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=T
     :param deadline: no step starts after this time, in seconds since the epoch.
     :param keep: seconds for which its outcome is kept.
     :param above: the workflows that this one is a part of, the outermost first.
-    :param key: the name of the record of the key that it was sent with.
+    :param goes_on: it is the rest of a job, whose id it has.
+    :param within: the part of the innermost workflow above it that this job is.
+    :param value: its result if all steps end well, in place of that of its last step.
+    :param undoes_on: whether the compensations go on behind one that failed.
+    :param key: the name of the record of the job's key, which is completed with its outcome.
+    :param key_keep: seconds for which that record is kept then.
     """
 
     name: str
@@ -137,7 +207,12 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=T
     deadline: float
     keep: float
     above: tuple[str, ...] = ()
+    goes_on: bool = False
+    within: PartOf | None = None
+    value: msgspec.Raw = NO_VALUE
     key: str = ""
+    key_keep: float = 0.0
+    undoes_on: bool = False
     correlation_id: str | None = None
     v: int = PLAN_FORMAT
     or_else: tuple[Number, ...] = ()
@@ -146,6 +221,29 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, dict=T
     def results(self) -> tuple[int, ...]:
         """The steps of which the first that has a result gives it to the workflow."""
         return (self.last, *self.or_else)
+
+    @cached_property
+    def is_saga(self) -> bool:
+        """Whether something is undone when it fails."""
+        return any(step.undo is not None for step in self.steps)
+
+    @cached_property
+    def pivot(self) -> int | None:
+        """The step behind which nothing is undone."""
+        return next((number for number, step in enumerate(self.steps) if step.pivot), None)
+
+    @cached_property
+    def behind_pivot(self) -> frozenset[int]:
+        """The steps that wait for the pivot, or for one that does."""
+        behind = set[int]()
+        for number, waits in enumerate(self.waits):
+            if self.pivot is not None and (self.pivot in waits or behind & set(waits)):
+                behind.add(number)
+        return frozenset(behind)
+
+    def life(self, now: float) -> float:
+        """Return the seconds for which its records are kept: until no job of it can start, and a while."""
+        return max(self.deadline - now, 0.0) + AFTER_DEADLINE + (UNDO_TIME if self.is_saga else 0.0)
 
     @cached_property
     def waits(self) -> tuple[tuple[int, ...], ...]:

@@ -83,9 +83,9 @@ class RecordReader:
         [data] = await self.values([width_name(workflow, number)])
         return None if data is None else int(data)
 
-    async def chunk(self, workflow: str, number: int, chunk: int) -> list[bytes] | None:
+    async def chunk(self, workflow: str, number: int, chunk: int, lists: str = "") -> list[bytes] | None:
         """Read a part of a list that was known when the workflow was sent; None if it is gone."""
-        [data] = await self.values([list_name(workflow, number, chunk)])
+        [data] = await self.values([list_name(workflow, number, chunk, lists)])
         return None if data is None else [bytes(raw) for raw in msgspec.json.decode(data, type=list[msgspec.Raw])]
 
     async def children(self, workflow: str, plan: Plan, number: int, width: int, *, outcomes: bool) -> EndedStep | None:

@@ -14,6 +14,7 @@ from taskcore.records.names import outcome_name
 from taskcore.results import decode_outcome
 from taskcore.store import ABSENT, Store, Write
 from taskcore.workflows.decide import StepKey
+from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.names import list_name, replay_id, step_id
 from taskcore.workflows.plan import CHUNK, Plan
 from taskcore.workflows.reading import RecordReader
@@ -51,7 +52,10 @@ async def _records(reader: RecordReader, workflow: str, new: str, plan: Plan) ->
             keys = [StepKey(number, child) for child in range(width)]
             if step.over.items:
                 parts = range(-(-step.over.items // CHUNK))
-                page += [(list_name(workflow, number, part), list_name(new, number, part)) for part in parts]
+                lists = step.over.lists
+                page += [
+                    (list_name(workflow, number, part, lists), list_name(new, number, part, lists)) for part in parts
+                ]
         for key in keys:
             page.append((outcome_name(step_id(workflow, key)), outcome_name(step_id(new, key))))
             if len(page) >= COPIES:
@@ -61,5 +65,10 @@ async def _records(reader: RecordReader, workflow: str, new: str, plan: Plan) ->
 
 
 def continued(plan: Plan, deadline: float) -> Plan:
-    """Make the plan of the workflow that goes on."""
-    return msgspec.structs.replace(plan, deadline=deadline, key="")
+    """Make the plan of the workflow that goes on; of a job that went on, it is not the job's any more.
+
+    :raises InvalidWorkflow: it is a batch, whose jobs its sender has (TC311).
+    """
+    if any(step.over is not None and step.over.is_open for step in plan.steps):
+        raise InvalidWorkflow(f"{plan.name} is a batch, and cannot be replayed", fix="send its jobs as a new batch")
+    return msgspec.structs.replace(plan, deadline=deadline, key="", goes_on=False, within=None, above=())

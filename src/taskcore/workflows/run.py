@@ -6,18 +6,21 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast, overload
 
 from taskcore.components import Components
-from taskcore.errors import ResultNotKept, ResultTimeout
+from taskcore.errors import EnqueueRefused, ResultNotKept, ResultTimeout
 from taskcore.records.names import outcome_name
 from taskcore.results import CANCELLED, EXPIRED, JobOutcome, Succeeded, error_of
 from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.task import Job, Task
 from taskcore.toolkit.units import Duration, seconds_of
-from taskcore.workflows.advance import AFTER_DEADLINE
+from taskcore.workflows.advance import UNDOING
+from taskcore.workflows.compensation import Compensation, read_compensation
 from taskcore.workflows.decide import StepKey
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.names import step_id, stop_name
-from taskcore.workflows.plan import Plan
+from taskcore.workflows.plan import AFTER_DEADLINE, UNDO_TIME, Plan
+from taskcore.workflows.publish import StepSender
 from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.saga import STOPPED, claim_pivot, stop_saga
 from taskcore.workflows.show import WorkflowProgress, WorkflowState, read_state
 from taskcore.workflows.steps import FirstOf, MapStep, Step
 from taskcore.workflows.values import returning
@@ -76,7 +79,8 @@ class Run(Generic[R]):
         :raises ResultTimeout: it has not ended yet (TC401).
         :raises ResultNotKept: it ended, and its outcome is not kept any more (TC406).
         """
-        left = max(self.plan.deadline + LATE - self._components().clock(), 0.0)
+        late = LATE + (UNDO_TIME if self.plan.is_saga else 0.0)  # what is undone takes as long as it takes
+        left = max(self.plan.deadline + late - self._components().clock(), 0.0)
         wait = left if timeout is None else min(seconds_of("timeout", timeout), left)
         try:
             return await self._job.outcome(wait)
@@ -89,12 +93,35 @@ class Run(Generic[R]):
     async def cancel(self) -> bool:
         """Let no further step start. True: the workflow ends as cancelled; False: it had ended already.
 
+        A workflow with compensations ends when what it did is undone; behind its pivot it is not cancelled any more.
         It is one round trip for any number of steps. Steps that run go on to their end, and nothing follows from it.
 
         :raises BrokerUnavailable: the store cannot be reached (TC201).
         """
+        if self.plan.is_saga:
+            return await self._undo()
         _, end = await self._store.put_many([self._stop(b"cancelled"), self._end(CANCELLED)])
         return not isinstance(end, Conflict)
+
+    async def _undo(self) -> bool:
+        """Let a saga be undone, unless it is behind its pivot, or has ended well by now."""
+        components = self._components()
+        if await self._store.get(outcome_name(self.id)) is not None:
+            return False
+        if not await claim_pivot(self._store, self.id, self.plan, STOPPED, components.clock()):
+            return False
+        sender = StepSender(components, None)
+        refused = await sender.publish([sender.compensation(self.id, self.plan, 0)])
+        if refused:
+            raise EnqueueRefused(
+                f"{self.plan.name} is not cancelled yet: {next(iter(refused.values()))}", fix="try again"
+            )
+        stop = await stop_saga(self._store, self.id, self.plan, CANCELLED, components.clock())
+        return stop.startswith(UNDOING)
+
+    async def compensation(self) -> Compensation:
+        """Read what of the workflow was undone, and what could not be."""
+        return await read_compensation(RecordReader(self._store), self.id, self.plan)
 
     async def progress(self) -> WorkflowProgress:
         """Count the jobs of the workflow, and how they ended."""

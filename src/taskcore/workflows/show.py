@@ -96,7 +96,7 @@ async def read_state(reader: RecordReader, workflow: str, plan: Plan) -> Workflo
         if step.over is None and data is not None
     }
     widths = _widths(plan, found)
-    counts = await _counts(reader, workflow, widths)
+    counts = await _counts(reader, workflow, plan, widths)
     steps: list[StepState] = []
     is_over = outcome is not None or stop is not None
     done: list[bool] = []
@@ -150,18 +150,25 @@ def _widths(plan: Plan, found: list[bytes | None]) -> dict[int, int]:
     return widths
 
 
-async def _counts(reader: RecordReader, workflow: str, widths: dict[int, int]) -> dict[int, MarkCounts]:
+async def _counts(reader: RecordReader, workflow: str, plan: Plan, widths: dict[int, int]) -> dict[int, MarkCounts]:
     """Count the marks of the children of maps."""
     names: list[str] = []
     of: list[int] = []
     for number, width in widths.items():
-        leaves = [None] if width <= LEAF else list(range(-(-width // LEAF)))
+        over = plan.steps[number].over
+        is_open = over is not None and over.is_open
+        leaves = [None] if width <= LEAF and not is_open else list(range(-(-width // LEAF)))
         names += [map_name(workflow, number, leaf) for leaf in leaves]
         of += [number] * len(leaves)
     counts = {number: MarkCounts(0, 0, 0) for number in widths}
     for number, marks in zip(of, await reader.values(names) if names else [], strict=True):
         one, sofar = MarkCounts.of(marks or b""), counts[number]
         counts[number] = MarkCounts(*map(sum, zip(one, sofar, strict=True)))
+    for number, width in widths.items():
+        over = plan.steps[number].over
+        if over is not None and over.is_open and width % LEAF:  # who closed it marked the places that no job has
+            succeeded = counts[number].succeeded - (LEAF - width % LEAF)
+            counts[number] = counts[number]._replace(succeeded=max(succeeded, 0))
     return counts
 
 

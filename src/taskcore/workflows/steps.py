@@ -90,6 +90,21 @@ class Step(FirstOf[R]):
             self.change(when=self.workflow.value_of(output, before=self.number))
         return self
 
+    def compensate(self, task: Task[P, Any] | ConfiguredTask[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Step[R]:
+        """Say what undoes this step if the workflow fails behind it, is cancelled, or passes its deadline.
+
+        Its arguments may be the ``out`` of this step and of those before it. With this step's own result it runs only
+        if the step succeeded; without it also if the step may have had its effect.
+        """
+        with self.workflow.noting():
+            self.change(undo=self.workflow.undo_of(self.number, task, args, kwargs))
+        return self
+
+    def pivot(self) -> Step[R]:
+        """Let nothing be undone once this step has succeeded; the steps behind it are tried until they succeed."""
+        self.change(pivot=True)
+        return self
+
     @overload
     def otherwise(
         self, task: Task[P, B] | ConfiguredTask[P, B], /, *args: P.args, **kwargs: P.kwargs
