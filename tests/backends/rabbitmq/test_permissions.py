@@ -13,7 +13,7 @@ from taskcore.backend import Outgoing, Stored
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.lifecycle import ACK
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300, func_only=True)]  # eight commands, of up to 16 s each
 
 DOCS = Path(__file__).parents[3] / "docs" / "backends" / "rabbitmq.md"
 RECIPE = r"^rabbitmqctl set_permissions -p jobs (\w+) +'(.*)' '(.*)' '(.*)'$"
