@@ -63,6 +63,7 @@ COMMANDS = {
     "worker": ("Run", "Run jobs until a signal"),
     "schedules": ("Run", "List, pause, fire and preview schedules"),
     "workflows": ("Run", "List, draw, cancel and replay workflows"),
+    "sql": ("Check", "Make or print the tables in a SQL database"),
     "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
     "conformance": ("Check", "Which guarantees a broker keeps"),
