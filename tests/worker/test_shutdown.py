@@ -123,6 +123,33 @@ async def test_nothing_starts_after_the_signal(shift):
     assert [what for _, what, *_ in shift.log] == ["starts"] * 3 + ["ends"] * 3
 
 
+async def test_what_a_receipt_brings_at_the_end_is_given_back(shift):
+    """Jobs whose receipt ends after the signal are ready for others at once, without blame, while others still run."""
+
+    async def late(_) -> None:
+        with anyio.CancelScope(shield=True):  # as adapters do whose broker has leased the jobs already
+            await anyio.sleep(0.5)
+
+    async with shift.old, shift.new, anyio.create_task_group() as group:
+        worker = worker_of(shift.old, None, 10, 30.0)
+        await group.start(worker.run)
+        await shift.enqueue(20.0)
+        await shift.log.wait()
+        shift.backend.faults.after["receive"] = late
+        [second] = await shift.enqueue(0.01)
+        await anyio.sleep(0.25)
+        worker.stop()
+        await anyio.sleep(0.5)
+        stats = await shift.old.stats()
+        assert (stats.leased, stats.ready) == (1, 1)
+        del shift.backend.faults.after["receive"]
+        async with shift.new.running():
+            assert await second.result(timeout=1) == "new"
+
+    assert ("new", "starts", 0, 1, 0) in shift.log
+    assert shift.old.counters["job.released"] == 1
+
+
 async def test_the_second_signal_interrupts(shift):
     """interrupt() ends the grace at once, also when stop() was called before."""
     async with shift.old:

@@ -39,6 +39,8 @@ class Inbox:
         self._idle: list[anyio.Event] = []
         self._waking = False
         self.is_closed = False
+        #: Called when a reader has ended: its last receipt may have brought jobs that are left over.
+        self.reader_ended: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._jobs) + len(self._held)
@@ -205,3 +207,4 @@ class Reader:
                 pool.active += len(jobs)
                 self._received(jobs)  # before a job can block the loop: what keeps the leases has to see that
                 self._put(jobs)
+        inbox.reader_ended()

@@ -145,9 +145,10 @@ class Slots:
             return
         self._put(self._settlement(job, outcome))
 
-    def give_back(self, job: Execution) -> None:
-        """End a job that has not started: the broker hands it out again, without blame."""
-        self.end(job, Interrupted())
+    def give_back_unstarted(self) -> None:
+        """End the jobs that came to no slot before the end: the broker hands them out again, without blame."""
+        for job in self._inbox.leftovers():
+            self.end(job, Interrupted())
 
     def _end_interrupted(self, slot: Slot, job: Execution) -> None:
         """End the job that was interrupted in this slot; why decides what that means."""

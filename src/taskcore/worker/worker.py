@@ -72,6 +72,7 @@ class Worker:
             self._services.append(look_ahead)
             put = look_ahead.put
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
+        self._inbox.reader_ended = self._slots.give_back_unstarted
         self._readers = [
             Reader(
                 pool,
@@ -183,7 +184,7 @@ class Worker:
         """Stop the readers first, give back what has not started, then wait for what runs; the settler ends last."""
         for reader in self._readers:
             reader.stop()
-        self._give_back_unstarted()
+        self._slots.give_back_unstarted()
         running = self._slots.running
         for slot in self._slots.all:
             if slot not in running:
@@ -196,7 +197,3 @@ class Worker:
             await self._slots.quiet.wait()
         for slot in self._slots.all:
             slot.interrupt("shutdown")
-
-    def _give_back_unstarted(self) -> None:
-        for job in self._inbox.leftovers():
-            self._slots.give_back(job)
