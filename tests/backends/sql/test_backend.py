@@ -95,6 +95,36 @@ async def test_an_answer_that_is_lost_costs_no_redelivery(url: str, monkeypatch:
         assert not await source.settle([(delivery, ACK) for delivery in found])
 
 
+@pytest.mark.parametrize("last", [1, 2])
+async def test_a_receipt_that_is_cancelled_leases_nothing_more(last: int, url: str, monkeypatch: pytest.MonkeyPatch):
+    """A call that is cancelled in one statement, which it lets end, begins no other that would lease jobs."""
+    cut, go_on, begun = anyio.Event(), anyio.Event(), 0
+    async with open_backend(url) as backend, open_backend(url) as other, backend.consume(["q"], lease=LEASE) as source:
+        owner, verb = (source._file, "do") if hasattr(source, "_file") else (source._pool, "run")  # type: ignore[attr-defined]
+        carry_out = getattr(owner, verb)
+
+        async def linger(*args: Any, **options: Any) -> Any:
+            nonlocal begun
+            begun += 1
+            answer = await carry_out(*args, **options)
+            if begun == last:
+                cut.set()
+                await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(owner, verb, linger)
+        async with anyio.create_task_group() as group:
+            group.start_soon(source.receive, 10)
+            await cut.wait()
+            group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                monkeypatch.undo()
+                await other.publish(jobs(1))
+                go_on.set()
+        [stats] = await other.admin.stats(["q"])
+        assert (stats.ready, stats.leased) == (1, 0)
+
+
 async def test_a_page_of_letters_begins_behind_any_letter(url: str):
     """A page begins behind a letter that is gone by now; an id that is none of ours stands for the beginning."""
     async with open_backend(url) as backend, backend.consume(["q"], lease=LEASE) as source:

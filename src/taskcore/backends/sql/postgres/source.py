@@ -110,16 +110,27 @@ class PostgresSource(TicketedSource):
         self._turn += 1
         limit = min(limit, RECEIVE_LIMIT)
         late = limit // 2 if self._turn % READY_FIRST_EVERY == 0 else limit
-        taken: Sequence[Delivery] = ()
-        with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
-            full = bool(self._lost) or self._positions.seconds_to_full_look(idle=False) <= 0
-            taken = await self._claim(limit, late, full=full)
-            if not taken and (late < limit or (not full and self._positions.seconds_to_full_look(idle=True) <= 0)):
-                taken = await self._claim(limit, limit, full=True)
+        full = bool(self._lost) or self._positions.seconds_to_full_look(idle=False) <= 0
+        taken = await self._claim(limit, late, full=full)
+        if not taken and (late < limit or (not full and self._positions.seconds_to_full_look(idle=True) <= 0)):
+            taken = await self._claim(limit, limit, full=True)
         return taken
 
     async def _claim(self, limit: int, late: int, *, full: bool) -> list[Delivery]:
-        token = secrets.randbits(62) + 1
+        await anyio.lowlevel.checkpoint_if_cancelled()  # a worker that stops would have its own jobs back
+        with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
+            token = secrets.randbits(62) + 1
+            rows, took = await self._ask(limit, late, token, full=full)
+            if full:
+                self._positions.looked(took)
+            found = self._deliveries(rows, token)
+            if found and took * 2 > self._lease:  # the loop stood still, and some leases may have ended since
+                lost = await self._settler.extend(found)
+                found = [delivery for delivery in found if delivery not in lost]
+        return found
+
+    async def _ask(self, limit: int, late: int, token: int, *, full: bool) -> tuple[list[tuple[Any, ...]], float]:
+        """Lease rows; return them, and how many seconds that took."""
         values: dict[str, Any] = {
             **self._positions.columns(full=full),
             "limit": limit,
@@ -145,15 +156,8 @@ class PostgresSource(TicketedSource):
             if asked:
                 self._lost = [*self._lost, token][-LOST_TOKENS:]
             raise
-        took = anyio.current_time() - began
         self._lost.clear()
-        if full:
-            self._positions.looked(took)
-        found = self._deliveries(rows, token)
-        if found and took * 2 > self._lease:  # the loop stood still, and some leases may have ended since
-            lost = await self._settler.extend(found)
-            found = [delivery for delivery in found if delivery not in lost]
-        return found
+        return rows, anyio.current_time() - began
 
     def _deliveries(self, rows: list[tuple[Any, ...]], token: int) -> list[Delivery]:
         """Make deliveries of rows, in the order of the queues, then of their times and numbers."""

@@ -64,16 +64,23 @@ class SqliteSource(TicketedSource):
         self._turn += 1
         limit = min(limit, RECEIVE_LIMIT)
         late = limit // 2 if self._turn % READY_FIRST_EVERY == 0 else limit
-        taken: Sequence[Delivery] = ()
-        with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
-            taken = await self._claim(limit, late)
-            if not taken and late < limit:
-                taken = await self._claim(limit, limit)
+        taken = await self._claim(limit, late)
+        if not taken and late < limit:
+            taken = await self._claim(limit, limit)
         return taken
 
     async def _claim(self, limit: int, late: int) -> list[Delivery]:
-        token, lost, began = secrets.randbits(62) + 1, self._lost, anyio.current_time()
-        queues = self._queues
+        await anyio.lowlevel.checkpoint_if_cancelled()  # a worker that stops would have its own jobs back
+        began = anyio.current_time()
+        with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
+            found = await self._ask(limit, late)
+            if found and (anyio.current_time() - began) * 2 > self._lease:  # the loop stood still: some may have ended
+                gone = await self.extend(found)
+                found = [delivery for delivery in found if delivery not in gone]
+        return found
+
+    async def _ask(self, limit: int, late: int) -> list[Delivery]:
+        token, lost, queues = secrets.randbits(62) + 1, self._lost, self._queues
         try:
             found: list[Delivery] = await self._file.do(
                 lambda connection, now: ledger.claim(
@@ -86,9 +93,6 @@ class SqliteSource(TicketedSource):
             self._lost = [*lost, token][-LOST_TOKENS:]
             raise
         self._lost = []
-        if found and (anyio.current_time() - began) * 2 > self._lease:  # the loop stood still, leases may have ended
-            gone = await self.extend(found)
-            found = [delivery for delivery in found if delivery not in gone]
         return found
 
     # ── settling ──
