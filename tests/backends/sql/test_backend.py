@@ -19,6 +19,7 @@ import pytest
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Duplicate, Outgoing, Source, Stored
 from taskcore.backends.sql.postgres.layout import JOBS
+from taskcore.connections.postgres.pool import POOL_SIZE
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import PostgresServer
 from taskcore.lifecycle import ACK, Bury, Reschedule
@@ -138,6 +139,25 @@ async def test_a_page_of_letters_begins_behind_any_letter(url: str):
 
 
 # ── PostgreSQL ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_leases_and_verdicts_wait_for_no_other_work(database: str):
+    """While other work has all connections, and more of it waits, leases are extended and verdicts carried out."""
+
+    async def hold(connection: Any) -> None:
+        await connection.execute("SELECT pg_sleep(7)")
+
+    async with open_backend(database) as backend, backend.consume(["q"], lease=LEASE) as source:
+        await backend.publish(jobs(2))
+        found = await source.receive(2)
+        async with anyio.create_task_group() as group:
+            for _ in range(POOL_SIZE * 2):
+                group.start_soon(backend._pool.run, hold)  # type: ignore[attr-defined]
+            await anyio.sleep(0.5)
+            with anyio.fail_after(5):
+                assert not await source.extend(found)
+                assert not await source.settle([(delivery, ACK) for delivery in found])
+            group.cancel_scope.cancel()
 
 
 async def test_leases_touch_no_index(database: str):

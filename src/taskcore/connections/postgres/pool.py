@@ -1,6 +1,7 @@
 """The connections of one program to one database: a backend and a store on the same database share them.
 
 A piece of work takes a free connection, the one that was used last; if there is none, a new one is made, up to a limit.
+One more is kept for urgent work: leases would end while their extension waits behind results and claims.
 A connection is prepared for all parts of the program that use the database.
 """
 
@@ -22,7 +23,8 @@ T = TypeVar("T")
 
 Prepare: TypeAlias = Callable[[Connection], Awaitable[None]]
 
-POOL_SIZE: Final = 5  #: connections at most, beside those that listen
+POOL_SIZE: Final = 5  #: connections at most, beside those that listen, and …
+URGENT_SIZE: Final = 1  #: … those that only urgent work gets, when all others are in use
 
 
 class PostgresPool:
@@ -57,11 +59,16 @@ class PostgresPool:
             _POOLS.pop(shared.key, None)
             shared.drop()
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]], *, repeatable: bool = False) -> T:
-        """Do the work with a free connection; see :meth:`PostgresSession.run`."""
+    async def run(
+        self, work: Callable[[Connection], Awaitable[T]], *, repeatable: bool = False, urgent: bool = False
+    ) -> T:
+        """Do the work with a free connection; see :meth:`PostgresSession.run`.
+
+        :param urgent: it does not wait behind work that is not.
+        """
         if self._shared is None:
             raise RuntimeError("the database is used inside the context of its backend or store only")
-        return await self._shared.run(work, repeatable=repeatable)
+        return await self._shared.run(work, repeatable=repeatable, urgent=urgent)
 
 
 class _SharedPool:
@@ -74,6 +81,7 @@ class _SharedPool:
         self._prepared: frozenset[Prepare] = frozenset()
         self._idle: list[tuple[PostgresSession, frozenset[Prepare]]] = []
         self._free = asyncio.Semaphore(POOL_SIZE)
+        self._kept = asyncio.Semaphore(URGENT_SIZE)
 
     def join(self, prepare: Prepare) -> None:
         self._parts.append(prepare)
@@ -90,10 +98,11 @@ class _SharedPool:
         while self._idle:
             self._idle.pop()[0].drop()
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]], *, repeatable: bool) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, repeatable: bool, urgent: bool) -> T:
+        free = self._kept if urgent and self._free.locked() else self._free
         try:
             with anyio.fail_after(self._address.timeout):
-                await self._free.acquire()
+                await free.acquire()
         except TimeoutError as error:
             raise postgres_unavailable(error, self._address) from error
         try:
@@ -108,7 +117,7 @@ class _SharedPool:
                 else:
                     session.drop()
         finally:
-            self._free.release()
+            free.release()
 
     async def _begin(self, connection: Connection) -> None:
         for prepare in self._prepared:

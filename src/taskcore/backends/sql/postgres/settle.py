@@ -43,7 +43,7 @@ class PostgresSettler:
         told = [(delivery, effect_of(delivery, verdict)) for delivery, verdict in batch]
         for start in range(0, len(told), BATCH_JOBS):
             part = told[start : start + BATCH_JOBS]
-            done = await self._pool.run(partial(settle_all, batch=part))
+            done = await self._pool.run(partial(settle_all, batch=part), urgent=True)
             lost += [delivery for delivery, _ in part if delivery.receipt.job not in done]
         self._wake({delivery.queue for delivery, effect in told if effect.returns})
         return lost
@@ -61,7 +61,7 @@ class PostgresSettler:
             return answer
 
         try:
-            return await self._pool.run(work)
+            return await self._pool.run(work, urgent=True)
         except BrokerUnavailable as error:
             if error.__cause__ is not None and is_refusal(error.__cause__):
                 return None
@@ -79,7 +79,7 @@ class PostgresSettler:
             part = batch[start : start + BATCH_JOBS]
             held = [delivery.receipt for delivery in part]
             work = partial(extend_all, held=held, lease=self._lease)
-            done = await self._pool.run(work, repeatable=True)
+            done = await self._pool.run(work, repeatable=True, urgent=True)
             lost += [delivery for delivery in part if delivery.receipt.job not in done]
         return lost
 
