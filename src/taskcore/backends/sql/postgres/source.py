@@ -118,6 +118,7 @@ class PostgresSource(TicketedSource):
 
     async def _claim(self, limit: int, late: int, *, full: bool) -> list[Delivery]:
         await anyio.lowlevel.checkpoint_if_cancelled()  # a worker that stops would have its own jobs back
+        found: list[Delivery] = []
         with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
             token = secrets.randbits(62) + 1
             rows, took = await self._ask(limit, late, token, full=full)

@@ -71,7 +71,7 @@ class SqliteSource(TicketedSource):
 
     async def _claim(self, limit: int, late: int) -> list[Delivery]:
         await anyio.lowlevel.checkpoint_if_cancelled()  # a worker that stops would have its own jobs back
-        began = anyio.current_time()
+        began, found = anyio.current_time(), list[Delivery]()
         with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
             found = await self._ask(limit, late)
             if found and (anyio.current_time() - began) * 2 > self._lease:  # the loop stood still: some may have ended
