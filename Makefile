@@ -8,7 +8,7 @@ help: ## Show this
 setup: ## Make .venv with everything in it (quick when nothing has changed)
 	@scripts/setup
 
-demo: setup ## Run the example application; ARGS="…" are its options
+demo: setup ## Run the example application; TASKCORE_URL=sqlite:///jobs.db: durable, in three processes; ARGS="…"
 	@scripts/demo $(ARGS)
 
 quick: setup ## Run the tests of the inner loop: memory only, no servers, under a minute

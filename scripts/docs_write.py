@@ -19,13 +19,15 @@ from taskcore.backends.memory import FEATURES as MEMORY
 from taskcore.backends.nats.backend import FEATURES as NATS
 from taskcore.backends.rabbitmq.backend import CLASSIC, QUORUM
 from taskcore.backends.redis.backend import FEATURES as REDIS
+from taskcore.backends.sql.postgres.backend import FEATURES as POSTGRES
+from taskcore.backends.sql.sqlite.backend import FEATURES as SQLITE
 from taskcore.conformance import CLAUSES, NOT_PROMISED, all_checks
 from taskcore.toolkit.failpoints import FAILPOINTS
 
 ROOT = Path(__file__).resolve().parents[1]
 GUARANTEES = ROOT / "docs" / "guarantees.md"
 PARTS_OF_GUARANTEES = re.compile(r"(<!-- (?P<part>[a-z]+) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)
-BROKERS = (MEMORY, REDIS, NATS, QUORUM, CLASSIC)
+BROKERS = (MEMORY, SQLITE, POSTGRES, REDIS, NATS, QUORUM, CLASSIC)
 SIGNS = {"native": "●", "emulated": "○", "absent": "–", True: "●", False: "–"}
 
 

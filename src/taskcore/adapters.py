@@ -66,6 +66,8 @@ OWN = {
         "redis": "taskcore.backends.redis:RedisBackend",
         "rabbitmq": "taskcore.backends.rabbitmq:RabbitBackend",
         "nats": "taskcore.backends.nats:NatsBackend",
+        "sql": "taskcore.backends.sql:PostgresBackend",
+        "sqlite": "taskcore.backends.sql:SqliteBackend",
     },
     STORES: {
         "memory": "taskcore.stores.memory:MemoryStore",

@@ -50,6 +50,7 @@ FEATURES = (
     "soft_timeouts.py",
     "roster.py",
     "waits.py",
+    "joint_ends.py",
 )  # rooms that may be deleted: what they add goes, the core stays
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
 CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")

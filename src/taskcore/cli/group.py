@@ -64,6 +64,7 @@ COMMANDS = {
     "schedules": ("Run", "List, pause, fire and preview schedules"),
     "workflows": ("Run", "List, draw, cancel and replay workflows"),
     "job": ("Run", "Show a job: its outcome, its parents and children"),
+    "sql": ("Check", "Make or print the tables in a SQL database"),
     "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
     "conformance": ("Check", "Which guarantees a broker keeps"),

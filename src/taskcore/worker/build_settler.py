@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from taskcore.components import Components
 from taskcore.middleware import around_commit
@@ -11,7 +12,6 @@ from taskcore.worker.execution import Execution
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle import Settler
-from taskcore.worker.settle_records import RecordSettler
 
 __all__ = ["build_settler"]
 
@@ -27,7 +27,7 @@ def build_settler(
     """Build a settler, with middleware around its commits."""
     events = components.events
     settler = Settler(
-        RecordSettler(records, events) if records is not None else None,
+        import_module("taskcore.joint_ends").record_settler(components, records) if records is not None else None,
         events,
         forget=forget,
         lease=keeper.lease,

@@ -21,7 +21,7 @@ from taskcore.observe import Events
 from taskcore.records import Records
 from taskcore.records.keys import BUSY_RETRY, Completed, IdempotencyKeys, Lost
 from taskcore.records.names import key_name
-from taskcore.records.outcomes import Existing, Outcomes
+from taskcore.records.outcomes import Existing
 from taskcore.results import other_task_of, verdict_of_stored
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -46,7 +46,18 @@ class RecordSettler:
         if keyed := [one for one in batch if one.job.envelope.key is not None and not one.committed]:
             await _settle_keys(self.records.keys, self._events, keyed)
         if ended := [one for one in batch if one.stored is not None and one.keep is not None and not one.settled]:
-            await _store_outcomes(self.records.outcomes, self._events, ended)
+            await self.store_outcomes(ended)
+
+    async def store_outcomes(self, batch: Sequence[Settlement]) -> None:
+        """Write how these jobs ended; an outcome that is stored already stands (C18)."""
+        outcomes = self.records.outcomes
+        writes = [outcomes.write(one.job.envelope.id, one.stored or b"", one.keep or 0.0) for one in batch]
+        for one, answer in zip(batch, await outcomes.write_many(writes), strict=True):
+            if not isinstance(answer, Existing):
+                one.written = answer
+            elif answer.outcome != one.stored:
+                self._events.emit("result.ignored", job_id=one.job.id)
+                one.overrule(_verdict_of_existing(answer.outcome, one), self._events)
 
     async def after(self, batch: Sequence[Settlement]) -> None:
         """Retract the outcomes of jobs whose lease was lost before the verdict, and clear start markers.
@@ -115,18 +126,6 @@ async def _release_unrun(keys: IdempotencyKeys, one: Settlement) -> None:
     window = job.task.options.key_window if job.task is not None else KEY_KEPT
     await keys.release_unrun(key_name(job.envelope.task, str(job.envelope.key)), job.id, window)
     one.committed = True
-
-
-async def _store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Settlement]) -> None:
-    """Write how these jobs ended; an outcome that is stored already stands (C18)."""
-    write = outcomes.write
-    writes = [write(one.job.envelope.id, one.stored or b"", one.keep or 0.0) for one in batch]
-    for one, answer in zip(batch, await outcomes.write_many(writes), strict=True):
-        if not isinstance(answer, Existing):
-            one.written = answer
-        elif answer.outcome != one.stored:
-            events.emit("result.ignored", job_id=one.job.id)
-            one.overrule(_verdict_of_existing(answer.outcome, one), events)
 
 
 def _verdict_of_existing(outcome: bytes, one: Settlement) -> Verdict:

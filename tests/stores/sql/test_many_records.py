@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import anyio
@@ -50,7 +51,9 @@ def test_statements(tmp_path: Path):
     prepare(file)
     statements: list[str] = []
     file.connection.set_trace_callback(statements.append)
-    [answers] = write_all(file.connection, [[new(number) for number in range(16 * MANY)]])
+    file.connection.execute("BEGIN IMMEDIATE")
+    [answers] = write_all(file.connection, [[new(number) for number in range(16 * MANY)]], time.time())
+    file.connection.execute("COMMIT")
     assert len(set(answers)) == 16 * MANY
     assert len(statements) < 60
     assert file.connection.execute("SELECT count(*) FROM taskcore_records").fetchone() == (16 * MANY,)

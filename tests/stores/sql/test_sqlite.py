@@ -17,9 +17,10 @@ import pytest
 
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_store
+from taskcore.connections.sqlite import diagnose as sqlite_diagnose
+from taskcore.connections.sqlite import transactions
 from taskcore.store import ABSENT, ANY, Conflict, Write
 from taskcore.stores.sql import SqliteStore
-from taskcore.stores.sql.sqlite import diagnose as sqlite_diagnose
 from taskcore.stores.sql.sqlite import store as sqlite
 
 pytestmark = pytest.mark.anyio
@@ -162,15 +163,16 @@ async def test_a_full_database(url: str, tmp_path: Path):
 
 def limit_pages(store: SqliteStore, pages: int) -> None:
     """Let the writing connection believe that the disk ends here."""
-    work = store._writer._hooks.work
+    writer = store._writer._shared.thread
+    work = writer._hooks.work
 
     def limited(file: Any, batch: Any) -> Any:
         file.connection.execute(f"PRAGMA max_page_count = {pages}")
-        store._writer._thread._hooks = store._writer._hooks  # once
+        writer._thread._hooks = writer._hooks  # once
         return work(file, batch)
 
-    assert store._writer._thread is not None
-    store._writer._thread._hooks = store._writer._hooks._replace(work=limited)
+    assert writer._thread is not None
+    writer._thread._hooks = writer._hooks._replace(work=limited)
 
 
 async def test_a_lock_that_is_never_released(url: str, tmp_path: Path):
@@ -194,18 +196,19 @@ async def test_a_lock_that_is_never_released(url: str, tmp_path: Path):
 async def test_a_disk_that_hangs(url: str, monkeypatch: pytest.MonkeyPatch):
     """A call ends in its time even if the disk does not answer; the next one gets a new connection (C22)."""
     async with SqliteStore(f"{url}?timeout=0.3") as store:
-        hanging, work = threading.Event(), sqlite.write_all
+        part = store._writer._part
+        hanging, work = threading.Event(), part.look
 
         def hang(*args: Any) -> Any:
             hanging.wait(10)
             return work(*args)
 
-        monkeypatch.setattr(sqlite, "write_all", hang)
+        monkeypatch.setattr(part, "look", hang)
         began = time.monotonic()
         with pytest.raises(BrokerUnavailable, match="the call may have been carried out"):
             await store.put("a", b"1", expect=ANY, keep=None)
         assert time.monotonic() - began < 3
-        monkeypatch.setattr(sqlite, "write_all", work)
+        monkeypatch.setattr(part, "look", work)
         assert not isinstance(await store.put("a", b"2", expect=ANY, keep=None), Conflict)
         hanging.set()
 
@@ -247,15 +250,16 @@ async def test_a_crowd_shares_transactions(url: str):
     """A thousand single writes at once are few commits."""
     async with SqliteStore(url) as store:
         commits = 0
-        work = store._writer._hooks.work
+        writer = store._writer._shared.thread
+        work = writer._hooks.work
 
         def counted(file: Any, batch: Any) -> Any:
             nonlocal commits
             commits += 1
             return work(file, batch)
 
-        assert store._writer._thread is not None
-        store._writer._thread._hooks = store._writer._hooks._replace(work=counted)
+        assert writer._thread is not None
+        writer._thread._hooks = writer._hooks._replace(work=counted)
         async with anyio.create_task_group() as group:
             for number in range(1000):
                 group.start_soon(lambda number=number: store.put(f"k{number}", b"1", expect=ABSENT, keep=60.0))
@@ -272,7 +276,7 @@ async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Pat
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(25)])
         await store.put("stays", b"1", expect=ANY, keep=None)
         await anyio.sleep(0.1)
-        store._cleaned = 0.0
+        store._writer._part._cleaned = 0.0
         left = []
         for _ in range(3):
             await store.put("stays", b"1", expect=ANY, keep=None)
@@ -284,7 +288,7 @@ async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Pat
 
 async def test_an_idle_store_forgets_too(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An idle store deletes expired records without a write."""
-    monkeypatch.setattr(sqlite, "CLEAN_IDLE", 0.05)
+    monkeypatch.setattr(transactions, "CLEAN_IDLE", 0.05)
     monkeypatch.setattr(sqlite, "CLEAN_EVERY", 0.05)
     async with SqliteStore(url) as store:
         await store.put("brief", b"1", expect=ANY, keep=0.05)

@@ -2,6 +2,8 @@
 
 postgresql://user:secret@host:5432/database?sslmode=verify-full      everything that libpq knows (also postgres://)
 ?taskcore_timeout=10                                                 our own option: seconds that a call may take
+?listen=no                                                           our own, for poolers that change server sessions
+                                                                     between transactions: poll, and set nothing there
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from taskcore.toolkit.urls import ESCAPES, Reader, mask_url, read_options, refuse_url, seconds, split_url
+from taskcore.toolkit.urls import ESCAPES, Reader, mask_url, read_options, refuse_url, seconds, split_url, yes_or_no
 
 __all__ = ["OPTION_PREFIX", "PostgresAddress", "postgres_address"]
 
 TIMEOUT: Final = 10.0  #: seconds that a call may take
 OPTION_PREFIX: Final = "taskcore_"  #: of the options that libpq does not get
 EXAMPLE: Final = f"postgresql://user:secret@localhost:5432/database?{OPTION_PREFIX}timeout=10s"
-READERS: Final[Mapping[str, Reader]] = {f"{OPTION_PREFIX}timeout": seconds()}
+READERS: Final[Mapping[str, Reader]] = {f"{OPTION_PREFIX}timeout": seconds(), "listen": yes_or_no}
 
 
 class PostgresAddress(msgspec.Struct, frozen=True):
@@ -29,11 +31,13 @@ class PostgresAddress(msgspec.Struct, frozen=True):
 
     :param url: for libpq, with the secrets.
     :param shown: for texts, without.
+    :param listens: each connection has a server session of its own, which can listen.
     """
 
     url: str
     shown: str
     timeout: float
+    listens: bool = True
 
     def __repr__(self) -> str:
         return f"PostgresAddress({self.shown!r})"
@@ -46,8 +50,8 @@ def postgres_address(url: str) -> PostgresAddress:
     """
     parts = split_url(url, example=EXAMPLE)
     options = parse_qsl(parts.query, keep_blank_values=True)
-    ours = [(name, value) for name, value in options if name.startswith(OPTION_PREFIX)]
-    query = urlencode([(name, value) for name, value in options if not name.startswith(OPTION_PREFIX)])
+    ours = [(name, value) for name, value in options if _is_ours(name)]
+    query = urlencode([(name, value) for name, value in options if not _is_ours(name)])
     plain = urlunsplit((parts.scheme, parts.netloc, parts.path, query, parts.fragment))
     problems: list[str] = []
     found = read_options(urlencode(ours), READERS, problems)
@@ -56,7 +60,13 @@ def postgres_address(url: str) -> PostgresAddress:
         problems = [ESCAPES]
     if problems:
         refuse_url(url, problems, example=EXAMPLE)
-    return PostgresAddress(plain, mask_url(url), found.get(f"{OPTION_PREFIX}timeout", TIMEOUT))
+    return PostgresAddress(
+        plain, mask_url(url), found.get(f"{OPTION_PREFIX}timeout", TIMEOUT), found.get("listen", True)
+    )
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(OPTION_PREFIX) or name in READERS
 
 
 def _libpq_problems(url: str) -> list[str]:

@@ -22,12 +22,15 @@ log = logger("taskcore.connections.postgres")
 TEST_AFTER_SILENCE = 2.0  #: seconds without a notification before the connection is tested: it may be half open
 TEST_TIMEOUT = 3.0  #: seconds for the answer
 FAIL_AFTER = 30.0  #: seconds without a server before ``failed`` is called
+POLL_SECONDS: Final = 0.25  #: seconds between two looks where no connection can listen
 FIRST_PAUSE: Final = 0.1  #: seconds before the first attempt to listen again …
 LONGEST_PAUSE: Final = 2.0  #: … and before later ones, at most
 
 
 class PostgresListener:
     """Listens to one channel, from the first call of ``begin`` until it is not needed any more.
+
+    Where the address says that no session can listen, it acts as if it had missed something, four times a second.
 
     :param is_needed: whether to go on; asked after each notification and each quiet time.
     :param begun: is awaited whenever listening has begun: earlier notifications may have been missed.
@@ -46,6 +49,7 @@ class PostgresListener:
         failed: Callable[[BrokerUnavailable], None],
     ) -> None:
         self._address = address
+        self._listen = self._listen_in_session if address.listens else self._poll
         self._channel = channel
         self._is_needed = is_needed
         self._begun = begun
@@ -96,7 +100,14 @@ class PostgresListener:
             else:
                 return
 
-    async def _listen(self) -> None:
+    async def _poll(self) -> None:
+        """Act as if a notification may have been missed, now and then: no session of our own can listen."""
+        self._listening.set()
+        while self._is_needed():
+            await self._begun()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _listen_in_session(self) -> None:
         async with asyncio.timeout(self._address.timeout):
             connection = await connect(self._address)
         try:

@@ -22,9 +22,12 @@ T = TypeVar("T")
 Connection: TypeAlias = "psycopg.AsyncConnection[Any]"
 
 SERVER_SHARE: Final = 0.8  #: share of a call's time after which the server gives up, so its answer comes first
-SET_LIMITS: Final = """SELECT set_config('statement_timeout', %(limit)s, false),
-    set_config('lock_timeout', %(limit)s, false),
-    set_config('default_transaction_isolation', 'read committed', false)
+#: With the statistics of an empty queue the planner would read a table from the beginning to the end, and would go on
+#: doing so when the table is full: all statements of ours go through an index.
+SET_LIMITS: Final = """SELECT set_config(name, value, %(local)s) FROM (VALUES
+    ('statement_timeout', %(limit)s), ('lock_timeout', %(limit)s), ('default_transaction_isolation', 'read committed'),
+    ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
+    ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan')) AS settings (name, value)
     WHERE %(only)s::int IS NULL OR pg_backend_pid() = %(only)s::int"""
 #: Classes of SQLSTATE: data exception, constraint, check option of a view, program limit, error raised by a trigger.
 REFUSALS: Final = frozenset({"22", "23", "44", "54", "P0"})
@@ -91,7 +94,7 @@ class PostgresSession:
         old = self._connection is not None
         for left in range(RETRIES, -1, -1):
             try:
-                return await work(await self._connected())
+                return await self._work(work, await self._connected())
             except (sql.DeadlockDetected, sql.SerializationFailure):
                 if not left:
                     self.drop()
@@ -110,11 +113,19 @@ class PostgresSession:
                 raise
         raise AssertionError("the last round returns or raises")  # pragma: no cover
 
+    async def _work(self, work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+        """Do the work; behind a pooler that shares sessions, in a transaction that has our settings to itself."""
+        if self._address.listens:
+            return await work(connection)
+        async with connection.transaction():
+            await _limit(connection, self._address)
+            return await work(connection)
+
     async def _connected(self) -> Connection:
         if self._connection is None:
             connection = self._connection = await connect(self._address)
             if self._begin is not None:
-                await self._begin(connection)
+                await self._work(self._begin, connection)
         return self._connection
 
 
@@ -125,6 +136,9 @@ async def connect(address: PostgresAddress) -> Connection:
     :raises BrokerUnavailable: a pooler shares server sessions among its clients.
     """
     connection = await _connect(address)
+    if not address.listens:
+        connection.prepare_threshold = None
+        return connection
     try:
         if not await _limit(connection, address, only=connection.pgconn.backend_pid):
             await _require_own_session(connection, address)
@@ -147,7 +161,7 @@ async def _limit(connection: Connection, address: PostgresAddress, *, only: int 
     :param only: apply them in this server session only: behind a pooler, another one may answer.
     """
     limit = f"{max(int(address.timeout * SERVER_SHARE * 1000), 1)}ms"
-    cursor = await connection.execute(SET_LIMITS, {"limit": limit, "only": only})
+    cursor = await connection.execute(SET_LIMITS, {"limit": limit, "only": only, "local": not address.listens})
     return await cursor.fetchone() is not None
 
 
@@ -167,9 +181,9 @@ async def _require_own_session(connection: Connection, address: PostgresAddress)
     if len(seen[connection]) > 1 or seen[connection] & seen[other]:
         raise BrokerUnavailable(
             f"a pooler at {address.shown} lets its clients share server sessions (PgBouncer: pool_mode = transaction)",
-            facts=["without a session of its own a store gets no notifications, and its time limits would hit others"],
-            fix="name PostgreSQL itself in the URL of the store, or a pool in session mode; other connections of your "
-            "program may go through the pooler all the same",
+            facts=["without a session of its own it gets no notifications, and its time limits would hit others"],
+            fix="name PostgreSQL itself in the URL, or a pool in session mode, or add ?listen=no, which polls every "
+            "250 ms; other connections of your program may go through the pooler all the same",
         )
 
 

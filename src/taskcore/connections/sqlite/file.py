@@ -13,9 +13,13 @@ from typing import Final
 from taskcore.connections.sqlite.address import SqliteAddress
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["SqliteFile", "is_locked", "is_writable", "sqlite_unavailable", "sqlite_version"]
+__all__ = ["SqliteFile", "SqliteUncertain", "is_locked", "is_writable", "sqlite_unavailable", "sqlite_version"]
 
 LOCK_RETRY: Final = 0.02  #: seconds until a lock is asked for once more, where SQLite itself does not wait
+
+
+class SqliteUncertain(BrokerUnavailable):
+    """What was asked for may have been carried out: the disk failed meanwhile, or the answer did not come in time."""
 
 
 class SqliteFile:
@@ -97,7 +101,8 @@ def sqlite_unavailable(error: BaseException, address: SqliteAddress) -> BrokerUn
         fix = f"create the folder {folder}" if not folder.is_dir() else f"let this process write in {folder}"
     elif kind in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         fix = "the file is no SQLite database, or damaged: move it away, or restore it"
-    return BrokerUnavailable(
+    unavailable = SqliteUncertain if kind == sqlite3.SQLITE_IOERR else BrokerUnavailable
+    return unavailable(
         f"the SQLite file {address.path} cannot be used now: {error}",
         facts=[f"{type(error).__name__} {getattr(error, 'sqlite_errorname', '')}".rstrip()],
         fix=fix or "the next call opens it again",

@@ -25,7 +25,7 @@ import anyio
 import anyio.lowlevel
 
 from taskcore.connections.sqlite.address import SqliteAddress
-from taskcore.connections.sqlite.file import SqliteFile, is_locked, sqlite_unavailable
+from taskcore.connections.sqlite.file import SqliteFile, SqliteUncertain, is_locked, sqlite_unavailable
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 
@@ -94,7 +94,7 @@ class SqliteThread(Generic[T, R]):
                 entry.withdrawn = True
         if not entry.ended.is_set():
             self._give_up(thread)
-            raise BrokerUnavailable(
+            raise SqliteUncertain(
                 f"the SQLite file {self._address.path} did not answer within {self._address.timeout:g} s",
                 facts=["the call may have been carried out"],
                 fix="see whether its disk hangs, or allow more with ?timeout=",

@@ -15,18 +15,15 @@ from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from psycopg import errors
 from psycopg.types.numeric import Int8
 
+from taskcore.connections.postgres.schema import PostgresSchema, prepare_schema
 from taskcore.connections.postgres.session import Connection
-from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write
 
-__all__ = ["CHANNEL", "FIND", "hashes_in", "key_hash", "name", "prepare", "read", "write_distinct"]
+__all__ = ["CHANNEL", "FIND", "RECORDS", "hashes_in", "key_hash", "name", "prepare", "read", "write_distinct"]
 
-SCHEMA: Final = 1  #: the version of the tables
 CHANNEL: Final = "taskcore_records"  #: notifications of new records
-LOCK: Final = 7_310_582_011_944_713  #: advisory lock of the one program that creates the tables
 
 TABLES: Final = """\
 CREATE TABLE IF NOT EXISTS taskcore_records (
@@ -35,9 +32,14 @@ CREATE INDEX IF NOT EXISTS taskcore_records_ends ON taskcore_records (ends) WHER
 CREATE SEQUENCE IF NOT EXISTS taskcore_versions;
 SELECT setval('taskcore_versions', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
     WHERE NOT EXISTS (SELECT FROM taskcore_records);
-CREATE TABLE IF NOT EXISTS taskcore_schema (version integer NOT NULL);
-INSERT INTO taskcore_schema SELECT 1 WHERE NOT EXISTS (SELECT FROM taskcore_schema);
 """
+RECORDS: Final = PostgresSchema(
+    versions="taskcore_schema",
+    probe="taskcore_records",
+    steps=(TABLES,),
+    grants="SELECT, INSERT, UPDATE, DELETE on taskcore_records, SELECT on taskcore_schema, and USAGE on the sequence "
+    "taskcore_versions",
+)
 
 MAX_KEEP: Final = 100 * 365.25 * 86_400.0  #: seconds; the server's calendar ends somewhere
 NEVER: Final = -1.0  #: stands for no end, because an array of numbers has no gaps
@@ -126,38 +128,7 @@ async def prepare(connection: Connection) -> None:
 
     :raises BrokerUnavailable: this role may not create them, or they are of a newer version.
     """
-    found = await _schema(connection)
-    if found is None:
-        await _make(connection)
-        found = await _schema(connection)
-    if found is None or found > SCHEMA:
-        raise BrokerUnavailable(
-            f"the tables in this database are of version {found}, and this taskcore knows {SCHEMA}",
-            fix="install the taskcore that the other programs on this database use",
-        )
-
-
-async def _schema(connection: Connection) -> int | None:
-    cursor = await connection.execute("SELECT to_regclass('taskcore_schema'), to_regclass('taskcore_records')")
-    row = await cursor.fetchone()
-    if row is None or None in row:
-        return None
-    row = await (await connection.execute("SELECT max(version) FROM taskcore_schema")).fetchone()
-    return row[0] if row is not None else None
-
-
-async def _make(connection: Connection) -> None:
-    try:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-            await connection.execute(TABLES)
-    except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
-        raise BrokerUnavailable(
-            f"the tables of taskcore are not in this database, and this role may not create them: {error}",
-            facts=["the SQL to run, by a role that may:", *TABLES.splitlines()],
-            fix="run it, then grant this role SELECT, INSERT, UPDATE, DELETE on taskcore_records, SELECT on "
-            "taskcore_schema, and USAGE on the sequence taskcore_versions",
-        ) from error
+    await prepare_schema(connection, RECORDS)
 
 
 async def read(connection: Connection, keys: Iterable[str]) -> dict[str, Record]:

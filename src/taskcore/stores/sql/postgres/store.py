@@ -1,7 +1,8 @@
 """PostgresStore: records in PostgreSQL, on asyncio.
 
-One session writes, one reads, and one listens while a record is watched. Calls that arrive while a statement is under
-way join the next one (group commit), so a batch of any number of callers is one round trip and one commit.
+One connection listens while a record is watched; the others are those of the program's pool. Calls that arrive while a
+statement is under way join the next one (group commit), so a batch of any number of callers is one round trip and one
+commit.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import psycopg
 
 from taskcore.connections.loops import require_asyncio
 from taskcore.connections.postgres.address import PostgresAddress, postgres_address
+from taskcore.connections.postgres.diagnose import diagnose
 from taskcore.connections.postgres.listener import PostgresListener
+from taskcore.connections.postgres.pool import PostgresPool
 from taskcore.connections.postgres.session import Connection, PostgresSession, is_refusal
 from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import check_names, check_writes, refusal
-from taskcore.stores.sql.postgres.diagnose import diagnose
 from taskcore.stores.sql.postgres.layout import CHANNEL, CLEAN, hashes_in, key_hash, name, prepare, read, write_distinct
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.batching import GroupCommit
@@ -59,12 +61,12 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._address = postgres_address(url)
+        self.database = self._address  #: see :class:`taskcore.joint_ends.InDatabase`
         self._clear()
 
     def _clear(self) -> None:
         """Start without connections and callers: at the beginning, and for each event loop."""
-        self._writing = PostgresSession(self._address, prepare)
-        self._reading = PostgresSession(self._address)
+        self._pool = PostgresPool(self._address, prepare)
         self._writes: GroupCommit[Sequence[Write], Answers | StoreRefused] = GroupCommit(
             self._commit, limit=BATCH_CALLERS
         )
@@ -80,11 +82,7 @@ class PostgresStore:
         """
         require_asyncio("postgresql", "psycopg")
         self._clear()
-        try:
-            await self._writes.submit(())
-        except BaseException:
-            self._writing.drop()
-            raise
+        await self._pool.open()
         self._tasks.start(self._clean())
         return self
 
@@ -94,8 +92,7 @@ class PostgresStore:
         await self._feed.close()
         await self._reads.wait_closed()
         await self._writes.wait_closed()
-        self._writing.drop()
-        self._reading.drop()
+        self._pool.close()
 
     # ── the verbs ──
 
@@ -138,6 +135,21 @@ class PostgresStore:
             raise answers
         return answers
 
+    def joining(self, writes: Sequence[Write]) -> Callable[[Connection], Awaitable[Sequence[Version] | None]]:
+        """See :class:`taskcore.joint_ends.JoinsTransactions`."""
+        check_names(name(write.key) for write in writes)
+        check_writes(writes, self.max_value)
+
+        async def write(connection: Connection) -> Sequence[Version] | None:
+            answers = [answer for part in _parts([*writes]) for answer in await write_distinct(connection, part)]
+            versions = [answer for answer in answers if not isinstance(answer, Conflict)]
+            return versions if len(versions) == len(answers) else None
+
+        return write
+
+    def joined(self, writes: Sequence[Write], versions: Sequence[Version]) -> None:
+        """Do nothing: the server notifies watches."""
+
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Pushed by the server."""
         return self._feed.watches.watch(name(key))
@@ -154,30 +166,25 @@ class PostgresStore:
 
     async def _commit(self, batches: list[Sequence[Write]]) -> Sequence[Answers | StoreRefused]:
         writes = [write for batch in batches for write in batch]
-        answers = iter(await self._writing.run(lambda connection: _write(connection, writes)))
+        answers = iter(await self._pool.run(lambda connection: _write(connection, writes)))
         return [_whole([next(answers) for _ in batch]) for batch in batches]
 
     async def _find(self, batches: list[Sequence[str]]) -> Sequence[dict[str, Record]]:
         keys = {key for batch in batches for key in batch}
-        found = await self._reading.run(lambda connection: read(connection, keys), repeatable=True)
+        found = await self._pool.run(lambda connection: read(connection, keys), repeatable=True)
         return [found] * len(batches)
 
     # ── deleting ended records ──
 
     async def _clean(self) -> None:
         """Delete ended records, a bounded step at a time, whether or not the store is used."""
-        session = PostgresSession(self._address)
-        try:
-            while True:
-                await asyncio.sleep(CLEAN_EVERY * random.uniform(0.5, 1.5))  # so that many stores do not do it at once
-                try:
-                    while await session.run(_delete_ended) == CLEAN_BATCH:
-                        pass
-                except BrokerUnavailable as error:
-                    log.info("cannot delete ended records now; trying again later: %s", error.what)
-                session.drop()
-        finally:
-            session.drop()
+        while True:
+            await asyncio.sleep(CLEAN_EVERY * random.uniform(0.5, 1.5))  # so that many stores do not do it at once
+            try:
+                while await self._pool.run(_delete_ended) == CLEAN_BATCH:
+                    pass
+            except BrokerUnavailable as error:
+                log.info("cannot delete ended records now; trying again later: %s", error.what)
 
 
 def _whole(answers: Sequence[Answer]) -> Answers | StoreRefused:

@@ -14,19 +14,35 @@ import time
 from collections.abc import Iterable, Sequence
 
 from taskcore.connections.sqlite.file import SqliteFile
-from taskcore.errors import BrokerUnavailable
+from taskcore.connections.sqlite.schema import SqliteSchema, prepare_tables
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write, is_expected
 
-__all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "is_refusal", "prepare", "write_all"]
-
-SCHEMA = 1  #: the version of the tables
+__all__ = [
+    "FIND",
+    "NEXT",
+    "PUT",
+    "RECORDS",
+    "TABLES",
+    "TAKE",
+    "clean",
+    "find",
+    "is_refusal",
+    "prepare",
+    "write_all",
+    "write_alone",
+]
 
 TABLES = (
     """CREATE TABLE IF NOT EXISTS taskcore_records (
     key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL, ends REAL)""",
     "CREATE INDEX IF NOT EXISTS taskcore_records_ends ON taskcore_records (ends) WHERE ends IS NOT NULL",
     "CREATE TABLE IF NOT EXISTS taskcore_schema (version INTEGER NOT NULL, next_record INTEGER NOT NULL)",
+    # Start above the number that any earlier file of this path can have reached: versions do not repeat even if the
+    # file was lost.
+    """INSERT INTO taskcore_schema SELECT 1, CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)
+    WHERE NOT EXISTS (SELECT 1 FROM taskcore_schema)""",
 )
+RECORDS = SqliteSchema("taskcore_schema", (TABLES,))
 
 #: The casts: SQLite keeps any type in any column, and another program may have written there.
 FIND = """SELECT CAST(value AS BLOB), CAST(version AS INTEGER) FROM taskcore_records
@@ -53,31 +69,7 @@ def prepare(file: SqliteFile) -> None:
 
     :raises BrokerUnavailable: they are of a newer version.
     """
-    connection = file.connection
-    exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'taskcore_schema'").fetchone()
-    found = connection.execute("SELECT version FROM taskcore_schema").fetchone() if exists else None
-    if found is None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in TABLES:
-                connection.execute(statement)
-            # Start above the number that any earlier file of this path can have reached: versions do not repeat even
-            # if the file was lost.
-            connection.execute(
-                "INSERT INTO taskcore_schema SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM taskcore_schema)",
-                (SCHEMA, int(time.time() * 1e6)),
-            )
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        found = connection.execute("SELECT version FROM taskcore_schema").fetchone()
-    if found[0] > SCHEMA:
-        raise BrokerUnavailable(
-            f"the tables in {file.address.path} are of version {found[0]}, and this taskcore knows {SCHEMA}",
-            fix="install the taskcore that the other programs on this file use",
-        )
+    prepare_tables(file, RECORDS)
 
 
 def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
@@ -86,37 +78,47 @@ def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
     return Record(found[0], found[1]) if found is not None else None
 
 
-def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]) -> list[Sequence[Version | Conflict]]:
-    """Carry out all batches in one transaction, which is durable when this returns.
+def write_all(
+    connection: sqlite3.Connection, batches: Iterable[Sequence[Write]], now: float
+) -> list[Sequence[Version | Conflict]]:
+    """Carry out all batches, inside a transaction that has the lock.
 
-    :raises sqlite3.Error: nothing was written; if the commit itself failed, that is unknown. See ``is_refusal``.
+    :raises sqlite3.Error: some may be written; roll the transaction back.
+    """
+    first = version = connection.execute(NEXT).fetchone()[0]
+    answers: list[Sequence[Version | Conflict]] = []
+    for batch in batches:
+        answered: list[Version | Conflict] = []
+        for start in range(0, len(batch), MANY):
+            portion = batch[start : start + MANY]
+            if _begin_many(connection, portion, version, now):
+                answered += range(version, version + MANY)
+                version += MANY
+                continue
+            for write in portion:
+                answer = _write(connection, write, version, now)
+                version += answer == version
+                answered.append(answer)
+        answers.append(answered)
+    if version != first:
+        connection.execute(COUNTED, (version,))
+    return answers
+
+
+def write_alone(connection: sqlite3.Connection, write: Write) -> Version | Conflict:
+    """Carry out one write in its own transaction.
+
+    :raises sqlite3.Error: it was not written. See ``is_refusal``.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        now = time.time()
-        first = version = connection.execute(NEXT).fetchone()[0]
-        answers: list[Sequence[Version | Conflict]] = []
-        for batch in batches:
-            answered: list[Version | Conflict] = []
-            for start in range(0, len(batch), MANY):
-                portion = batch[start : start + MANY]
-                if _begin_many(connection, portion, version, now):
-                    answered += range(version, version + MANY)
-                    version += MANY
-                    continue
-                for write in portion:
-                    answer = _write(connection, write, version, now)
-                    version += answer == version
-                    answered.append(answer)
-            answers.append(answered)
-        if version != first:
-            connection.execute(COUNTED, (version,))
+        [[answer]] = write_all(connection, [[write]], time.time())
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return answers
+    return answer
 
 
 def _begin_many(connection: sqlite3.Connection, writes: Sequence[Write], version: int, now: float) -> bool:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 from taskcore.connections.sqlite.address import sqlite_address
+from taskcore.connections.sqlite.diagnose import diagnose
 from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
+from taskcore.connections.sqlite.transactions import NEEDS_LOCK, SqliteTransactions
 from taskcore.errors import StoreRefused
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import check_names, check_writes, refusal
-from taskcore.stores.sql.sqlite.diagnose import diagnose
-from taskcore.stores.sql.sqlite.layout import clean, find, is_refusal, prepare, write_all
+from taskcore.stores.sql.sqlite.layout import clean, find, is_refusal, prepare, write_all, write_alone
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.diagnostics import Diagnosis
 
@@ -29,7 +30,6 @@ __all__ = ["SqliteStore"]
 
 POLL_SECONDS = 0.05  #: seconds between two checks for writes of other processes, while a record is watched
 CLEAN_EVERY = 5.0  #: seconds, at least, between two deletions of ended records
-CLEAN_IDLE = 60.0  #: seconds after which a store that writes nothing looks for ended records
 CLEAN_BATCH = 500  #: records deleted in one transaction, which holds the lock
 
 LARGEST_VALUE = 256 * 1024 * 1024  #: bytes; SQLite may be built to take a gigabyte, in a thread that others wait for
@@ -53,10 +53,8 @@ class SqliteStore:
 
     def __init__(self, url: str) -> None:
         self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
-        self._address = address = sqlite_address(url)
-        self._writer: SqliteThread[Sequence[Write], Answers | StoreRefused] = SqliteThread(
-            "writes", address, begin=prepare, work=self._write, idle_work=self._clean, idle_after=lambda: CLEAN_IDLE
-        )
+        self._address = self.database = address = sqlite_address(url)  #: see :class:`taskcore.joint_ends.InDatabase`
+        self._writer = SqliteTransactions(address, _StoreWork(self._push_own))
         self._reader: SqliteThread[Sequence[Read], Sequence[Record | None]] = SqliteThread(
             "reads",
             address,
@@ -73,7 +71,6 @@ class SqliteStore:
         )
         self._watched: set[str] = set()  # in the reading thread: the same keys
         self._seen: int | None = None  # in the reading thread: the data version at the last poll
-        self._cleaned = 0.0  # in the writing thread
         self._polled = 0.0  # in the reading thread
 
     async def __aenter__(self) -> Self:
@@ -83,7 +80,7 @@ class SqliteStore:
         """
         self._call_soon = call_soon_in_loop()
         try:
-            await self._writer.ask(())
+            await self._writer.open()
             await self._reader.ask((Read(""),))
         except BaseException:
             await self.__aexit__(None, None, None)
@@ -126,10 +123,25 @@ class SqliteStore:
         if not writes:
             return []
         check_writes(writes, self.max_value)
-        answers = await self._writer.ask(writes)
+        answers: Answers | StoreRefused = await self._writer.ask(writes)
         if isinstance(answers, StoreRefused):
             raise answers
         return answers
+
+    def joining(self, writes: Sequence[Write]) -> Callable[[sqlite3.Connection, float], Sequence[Version] | None]:
+        """See :class:`taskcore.joint_ends.JoinsTransactions`."""
+        check_writes(writes, self.max_value)
+
+        def write(connection: sqlite3.Connection, now: float) -> Sequence[Version] | None:
+            [answers] = write_all(connection, [writes], now)
+            versions = [answer for answer in answers if not isinstance(answer, Conflict)]
+            return versions if len(versions) == len(answers) else None
+
+        return write
+
+    def joined(self, writes: Sequence[Write], versions: Sequence[Version]) -> None:
+        """Give watches of this store the records at once."""
+        self._push_own([writes], [versions])
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Writes of other processes are seen within 0.05 s."""
@@ -145,21 +157,7 @@ class SqliteStore:
 
     # ── in the writing thread ──
 
-    def _write(self, file: SqliteFile, batches: list[Sequence[Write]]) -> Sequence[Answers | StoreRefused]:
-        if not any(batches):
-            return [()] * len(batches)
-        try:
-            answers: Sequence[Answers | StoreRefused] = write_all(file.connection, batches)
-        except sqlite3.Error as error:
-            if not is_refusal(error):
-                raise
-            if len(batches) > 1:  # one caller's write undid those of the others
-                return [answer for batch in batches for answer in self._write(file, [batch])]
-            answers = [_write_each(file.connection, batches[0])]
-        self._push_own(batches, answers)
-        return answers
-
-    def _push_own(self, batches: list[Sequence[Write]], answers: Sequence[Answers | StoreRefused]) -> None:
+    def _push_own(self, batches: list[Sequence[Write]], answers: list[Answers]) -> None:
         """Give watches of this store its own writes at once, before the next poll."""
         watched = self._watched
         if not watched or self._call_soon is None:
@@ -167,18 +165,11 @@ class SqliteStore:
         changes = [
             (write.key, Record(write.value, answer))
             for batch, answered in zip(batches, answers, strict=True)
-            if not isinstance(answered, StoreRefused)
             for write, answer in zip(batch, answered, strict=True)
             if write.value is not None and not isinstance(answer, Conflict) and write.key in watched
         ]
         if changes:
             self._call_soon(lambda: self._push(changes))
-
-    def _clean(self, file: SqliteFile) -> None:
-        """Delete ended records, a bounded step at a time; after a full step the next write brings the next one."""
-        now = time.monotonic()
-        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, CLEAN_BATCH) < CLEAN_BATCH:
-            self._cleaned = now
 
     # ── in the reading thread ──
 
@@ -216,17 +207,55 @@ class SqliteStore:
             self._watches.push(key, record)
 
 
-def _write_each(connection: sqlite3.Connection, batch: Sequence[Write]) -> Answers | StoreRefused:
-    """Carry out each write of a caller alone: SQLite refuses one of them. Return the answers, or the error to raise."""
-    answers: list[Version | Conflict] = []
-    refused: StoreRefused | None = None
-    for write in batch:
-        try:
-            [[answer]] = write_all(connection, [[write]])
-        except sqlite3.Error as error:
-            if not is_refusal(error):
-                raise
-            refused = refusal(write.key, str(error))
-        else:
-            answers.append(answer)
-    return refused or answers
+class _StoreWork:
+    """What a store does in the thread that writes.
+
+    :param push: gives watches the records that were written.
+    """
+
+    def __init__(self, push: Callable[[list[Sequence[Write]], list[Answers]], None]) -> None:
+        self._push = push
+        self._cleaned = 0.0
+
+    def begin(self, file: SqliteFile) -> None:
+        prepare(file)
+
+    def look(self, connection: sqlite3.Connection, now: float, item: Sequence[Write]) -> Any:  # noqa: ARG002
+        return NEEDS_LOCK if item else ()
+
+    def carry_out(
+        self, connection: sqlite3.Connection, now: float, items: list[Sequence[Write]]
+    ) -> Sequence[Answers | StoreRefused]:
+        return write_all(connection, items, now)
+
+    def refused(
+        self,
+        connection: sqlite3.Connection,
+        item: Sequence[Write],
+        error: Exception,  # noqa: ARG002
+    ) -> Answers | StoreRefused:
+        """Carry out each write of a caller alone: SQLite refuses one of them."""
+        written: list[Write] = []
+        answers: list[Version | Conflict] = []
+        failed: StoreRefused | None = None
+        for write in item:
+            try:
+                answer = write_alone(connection, write)
+            except (sqlite3.Error, OverflowError) as own:
+                if isinstance(own, sqlite3.Error) and not is_refusal(own):
+                    raise
+                failed = refusal(write.key, str(own))
+            else:
+                written.append(write)
+                answers.append(answer)
+        self._push([written], [answers])
+        return failed or answers
+
+    def committed(self, items: list[Sequence[Write]], answers: list[Answers]) -> None:
+        self._push(items, answers)
+
+    def do_idle_work(self, file: SqliteFile) -> None:
+        """Delete ended records, a bounded step at a time; after a full step the next write brings the next one."""
+        now = time.monotonic()
+        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, CLEAN_BATCH) < CLEAN_BATCH:
+            self._cleaned = now
