@@ -96,7 +96,7 @@ class JointRecordSettler(RecordSettler):
 
     async def _end(self, source: Any, batch: Sequence[Settlement]) -> None:
         inner: SettlesTogether = getattr(source, "inner", source)
-        write = self._records.outcomes.write
+        write = self.records.outcomes.write
         writes = [write(one.job.envelope.id, one.stored or b"", one.keep or 0.0) for one in batch]
         verdicts = [(one.job.delivery, one.verdict) for one in batch]
         work = self._store.joining(writes)

@@ -11,12 +11,12 @@ from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.connections.sqlite.transactions import NEEDS_LOCK, SqliteTransactions
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["SqliteWorks", "ValueRefused", "Work"]
+__all__ = ["FileWork", "SqliteWorks", "ValueRefused"]
 
 T = TypeVar("T")
 
 #: A piece of work: what it does with the file, at this time.
-Work: TypeAlias = Callable[[sqlite3.Connection, float], T]
+FileWork: TypeAlias = Callable[[sqlite3.Connection, float], T]
 
 
 class ValueRefused(BrokerUnavailable):
@@ -51,7 +51,7 @@ class SqliteWorks:
         """Close the file."""
         await self._writer.close()
 
-    async def do(self, work: Work[T], *, needed: Work[bool] | None = None, nothing: T | None = None) -> T:
+    async def do(self, work: FileWork[T], *, needed: FileWork[bool] | None = None, nothing: T | None = None) -> T:
         """Do the work in a transaction; it is durable when this returns.
 
         :param needed: asks, without any lock, whether there is something to do; if not, the answer is ``nothing``.
@@ -62,7 +62,7 @@ class SqliteWorks:
             raise answer
         return cast("T", answer)
 
-    async def look(self, work: Work[T]) -> T:
+    async def look(self, work: FileWork[T]) -> T:
         """Do work that only reads, without a lock.
 
         :raises BrokerUnavailable: it was not done.
@@ -76,8 +76,8 @@ class _Piece(NamedTuple, Generic[T]):
     :param reads: it writes nothing, so it needs no lock.
     """
 
-    work: Work[T]
-    needed: Work[bool] | None = None
+    work: FileWork[T]
+    needed: FileWork[bool] | None = None
     nothing: Any = None
     reads: bool = False
 
