@@ -48,12 +48,13 @@ async def test_a_full_file_keeps_jobs_until_there_is_room(tmp_path, caplog):
 
 def limited_pages(store):
     """Let every writing connection believe that the disk ends at so many pages; SQLite cuts none that are there."""
-    pages, work = [100_000], store._writer._hooks.work
+    thread = store._writer._shared.thread
+    pages, work = [100_000], thread._hooks.work
 
     def limited(file, batch):
         file.connection.execute(f"PRAGMA max_page_count = {pages[0]}")
         return work(file, batch)
 
-    store._writer._hooks = store._writer._hooks._replace(work=limited)
-    store._writer._thread._hooks = store._writer._hooks
+    thread._hooks = thread._hooks._replace(work=limited)
+    thread._thread._hooks = thread._hooks
     return pages
