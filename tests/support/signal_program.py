@@ -6,11 +6,13 @@ python signal_program.py LOOP KIND GRACE
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 import anyio
 
 from taskcore import App
+from taskcore.toolkit.call_soon import call_soon_in_loop
 from taskcore.worker import signals
 
 app = App("memory://")
@@ -55,12 +57,25 @@ async def blocked() -> None:
     time.sleep(60.0)  # noqa: ASYNC251 - it is what the test is about
 
 
+@app.task
+async def flooded() -> None:
+    """Block the event loop for a while, in which a thread calls into it ten thousand times."""
+    call_soon = call_soon_in_loop()
+    calls = threading.Thread(target=lambda: [call_soon(lambda: None) for _ in range(10_000)])
+    calls.start()
+    calls.join()
+    say("started")
+    time.sleep(1.5)  # noqa: ASYNC251 - it is what the test is about
+    say("finished")
+
+
 KINDS = {
     "short": sleeper.call(0.5),
     "long": sleeper.call(60.0),
     "stubborn": stubborn.call(),
     "thread": thread.call(),
     "blocked": blocked.call(),
+    "flooded": flooded.call(),
 }
 
 

@@ -124,6 +124,16 @@ def test_one_signal_ends_a_blocked_loop(start):
     assert 1 < seconds < 6
 
 
+def test_no_signal_is_lost_while_the_loop_is_blocked(start):
+    """A signal stops the worker although calls of threads fill the pipe that wakes the blocked loop."""
+    program = start("flooded", grace=60.0)
+    program.kill()
+    code, said, seconds = program.end()
+
+    assert (code, said) == (0, ["finished", "ready 1 leased 0"])
+    assert seconds < 5
+
+
 def test_a_blocked_thread_does_not_hold_up_the_worker(start):
     """A thread that cannot be interrupted is left behind: its job is given back, and the worker has ended."""
     program = start("thread", grace=60.0)

@@ -1,33 +1,31 @@
-"""Signals as an iterator, also where the event loop has no handlers of signals, as asyncio's on Windows."""
+"""Signals as an iterator: none is lost while the event loop is blocked.
+
+Handlers of an asyncio loop learn of a signal by a byte in the pipe that wakes the loop. Threads that call into a blocked
+loop fill that pipe, and then the byte is dropped. A handler of Python's runs all the same, on Windows, too.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Self
 
 import anyio
 
-__all__ = ["receive_signals"]
+from taskcore.toolkit.call_soon import call_soon_in_loop
 
-POLL_EVERY = 0.2  #: seconds between two looks: a handler of Python's does not wake an event loop everywhere
+__all__ = ["receive_signals"]
 
 
 @contextmanager
 def receive_signals(*numbers: signal.Signals) -> Iterator[AsyncIterator[int]]:
-    """Receive these signals instead of what they do by default; yields an iterator of their numbers."""
-    with ExitStack() as exits:
-        try:
-            received: AsyncIterator[int] = exits.enter_context(anyio.open_signal_receiver(*numbers))
-        except NotImplementedError:
-            received = exits.enter_context(_handlers(*numbers))
-        yield received
+    """Receive these signals instead of what they do by default; yields an iterator of their numbers.
 
-
-@contextmanager
-def _handlers(*numbers: signal.Signals) -> Iterator[AsyncIterator[int]]:
+    A signal that comes while no caller waits is kept for the next. On Windows a signal may not wake the loop: wait with
+    a time limit, and again.
+    """
     received = _Received()
     before: dict[int, Any] = {}
     try:
@@ -50,14 +48,22 @@ class _Received:
 
     def __init__(self) -> None:
         self._numbers: deque[int] = deque()
+        self._came = anyio.Event()
+        self._call_soon = call_soon_in_loop()
 
     def handle(self, number: int, _: object) -> None:
+        """Keep the signal, and wake the loop: a handler may not touch an event of the loop itself."""
         self._numbers.append(number)
+        self._call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._came.set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> int:
-        while not self._numbers:  # noqa: ASYNC110 - a handler may not touch an event of the loop
-            await anyio.sleep(POLL_EVERY)
+        while not self._numbers:
+            self._came = anyio.Event()
+            await self._came.wait()
         return self._numbers.popleft()

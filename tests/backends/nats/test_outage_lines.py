@@ -27,7 +27,7 @@ async def test_an_outage_is_two_lines_and_a_blip_none(
     nats: NatsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     """Ten cuts that heal at once write no line; an outage writes one with its cause, and one at its end."""
-    monkeypatch.setattr(source, "UNTOLD", 3.0)  # a busy machine may need that to connect again
+    monkeypatch.setattr(source, "SILENT_OUTAGE", 3.0)  # a busy machine may need that to connect again
     async with ChaosProxy(HOST, nats.port) as proxy:
         url = f"nats://{HOST}:{proxy.port}"
         app = App(url, store=url if store == "nats" else "memory://")

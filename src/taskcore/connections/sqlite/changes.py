@@ -13,7 +13,8 @@ import anyio
 
 from taskcore.connections.sqlite.address import SqliteAddress
 from taskcore.connections.sqlite.file import SqliteFile
-from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
+from taskcore.connections.sqlite.thread import SqliteThread
+from taskcore.toolkit.call_soon import CallSoon, call_soon_in_loop
 
 __all__ = ["SqliteChanges"]
 

@@ -17,7 +17,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
@@ -27,9 +26,10 @@ import anyio.lowlevel
 from taskcore.connections.sqlite.address import SqliteAddress
 from taskcore.connections.sqlite.file import SqliteFile, SqliteUncertain, is_locked, sqlite_unavailable
 from taskcore.errors import BrokerUnavailable
+from taskcore.toolkit.call_soon import call_soon_in_loop
 from taskcore.toolkit.logging import logger
 
-__all__ = ["CallSoon", "SqliteThread", "call_soon_in_loop"]
+__all__ = ["SqliteThread"]
 
 log = logger("taskcore.connections.sqlite")
 
@@ -37,21 +37,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCH_LIMIT = 1_000  #: items in one batch
-
-#: Calls a function in the event loop, soon; may be called from any thread.
-CallSoon = Callable[[Callable[[], object]], object]
-
-
-def call_soon_in_loop() -> CallSoon:
-    """Return the way into the loop that runs here. After the end of that loop, calls are dropped."""
-    native = anyio.lowlevel.current_token().native_token
-    soon: CallSoon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon  # type: ignore[attr-defined]
-
-    def call_soon(function: Callable[[], object]) -> None:
-        with suppress(RuntimeError):  # each loop's way to say that it has ended; trio's derives from it
-            soon(function)
-
-    return call_soon
 
 
 class SqliteThread(Generic[T, R]):

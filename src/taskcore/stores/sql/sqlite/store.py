@@ -17,13 +17,14 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from taskcore.connections.sqlite.address import sqlite_address
 from taskcore.connections.sqlite.diagnose import diagnose
 from taskcore.connections.sqlite.file import SqliteFile
-from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
+from taskcore.connections.sqlite.thread import SqliteThread
 from taskcore.connections.sqlite.transactions import NEEDS_LOCK, SqliteTransactions
 from taskcore.errors import StoreRefused
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import check_names, check_writes, refusal
 from taskcore.stores.sql.sqlite.layout import clean, find, is_refusal, prepare, write_all, write_alone
 from taskcore.stores.watches import Watch, Watches
+from taskcore.toolkit.call_soon import CallSoon, call_soon_in_loop
 from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteStore"]
