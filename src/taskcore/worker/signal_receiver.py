@@ -1,7 +1,7 @@
 """Signals as an iterator: none is lost while the event loop is blocked.
 
-Handlers of an asyncio loop learn of a signal by a byte in the pipe that wakes the loop. Threads that call into a blocked
-loop fill that pipe, and then the byte is dropped. A handler of Python's runs all the same, on Windows, too.
+Handlers of an asyncio loop learn of a signal by a byte in the pipe that wakes the loop. Threads that call into a
+blocked loop fill that pipe, and then the byte is dropped. A handler of Python's runs all the same, on Windows, too.
 """
 
 from __future__ import annotations
