@@ -167,6 +167,8 @@ def _wrong_end(evidence: Evidence) -> Iterator[tuple[str, str]]:
     reasons = {letter.job: letter.reason for letter in snapshot.letters}
     for job, outcome in snapshot.outcomes.items():
         record = evidence.jobs[job]
+        if record.kind.name == "once" and outcome == "dead" and not record.returned:
+            continue  # interrupted when the broker had forgotten it: see the rule of those that are gone
         if outcome not in record.kind.ends:
             yield job, f"ended as {outcome} ({reasons.get(job, 'no dead letter')}), may end as {record.kind.ends}"
         elif outcome == "dead" and not reasons.get(job, "").startswith(record.kind.reason):
@@ -209,16 +211,18 @@ def _twice(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _gone(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield jobs that may start at most once, never did, and no trouble took them away."""
+    """Yield jobs that may start at most once, never did or were interrupted, and no trouble did that."""
+    outcomes = evidence.remains.snapshot.outcomes
     for record in evidence.jobs.values():
-        if record.kind.name != "once" or not record.confirmed or record.runs:
+        is_dead = outcomes.get(record.id) == "dead" and not record.returned
+        if record.kind.name != "once" or not record.confirmed or (record.runs and not is_dead):
             continue
-        if record.id in evidence.remains.snapshot.outcomes:
+        if record.id in outcomes and not is_dead:
             continue
         sent = record.lines[0].at
         whom = {trouble.who for trouble in evidence.troubles if trouble.who.startswith("worker")}
         if evidence.excuse(whom, sent, record.lines[-1].at + TAKEN_WITHIN) is None:
-            yield record.id, "was confirmed, never started, and no fault explains it"
+            yield record.id, f"was confirmed, {'interrupted' if is_dead else 'never started'}, and no fault explains it"
 
 
 def _cancelled(evidence: Evidence) -> Iterator[tuple[str, str]]:

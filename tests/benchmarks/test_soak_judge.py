@@ -445,6 +445,17 @@ def test_a_redelivery_needs_a_fault_of_its_own():
     assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
 
 
+def test_a_job_that_may_start_once_is_dead_where_a_fault_interrupted_it():
+    """A stop between the early acknowledgement and the start ends such a job; without a fault that is a finding."""
+    story = right()
+    story.send("once-1", 0.0)
+    story.outcomes["once-1"] = "dead"  # the broker has forgotten it, so it leaves no letter
+    assert [finding.rule for finding in story.judged().findings] == ["once gone"]
+    story.tell(0.3, "harness", "fault", kind="stop", target=WORKER)
+    story.tell(0.4, "harness", "healed", kind="stop", target=WORKER)
+    assert story.judged().findings == []
+
+
 def test_retries_are_no_doubles():
     """A start that a failure, a snooze or an interruption called for is no double."""
     story = right()
