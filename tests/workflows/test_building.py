@@ -250,5 +250,5 @@ def test_options() -> None:
 
 def test_a_task_of_no_app() -> None:
     """What is no task is refused where it is written."""
-    with pytest.raises(InvalidWorkflow, match="is no task"):
+    with pytest.raises(InvalidWorkflow, match="is not a task"):
         app.workflow("x").step(len, [])  # type: ignore[call-overload]

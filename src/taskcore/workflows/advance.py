@@ -36,7 +36,7 @@ from taskcore.workflows.marks import LEAF, SUCCEEDED, MarkCounts, is_full, mark,
 from taskcore.workflows.names import gate_name, map_name, stop_name
 from taskcore.workflows.plan import MAP_LIMIT, OPEN_WIDTH, PartOf, Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader, how_of
+from taskcore.workflows.record_reader import RecordReader, how_of
 
 __all__ = ["UNDOING", "Advancer"]
 

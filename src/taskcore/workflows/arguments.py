@@ -12,8 +12,8 @@ import msgspec
 from taskcore.contract import Contract, compile_contract
 from taskcore.contract.codec import describe
 from taskcore.workflows.errors import InvalidWorkflow
-from taskcore.workflows.fits import fits
 from taskcore.workflows.output import OutputFacts, output_in
+from taskcore.workflows.type_compatibility import fits
 
 __all__ = ["StepArguments", "bind_step", "check_fit", "first_parameter", "pack_element"]
 

@@ -34,7 +34,7 @@ from taskcore.workflows.marks import LEAF, MarkCounts
 from taskcore.workflows.names import batch_id, list_name, map_name, owner_name, plan_name, width_name
 from taskcore.workflows.plan import AFTER_DEADLINE, CHUNK, MAP_LIMIT, Over, Plan, StepPlan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
 
 __all__ = ["Batch", "BatchOptions", "BatchProgress"]
 

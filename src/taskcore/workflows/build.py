@@ -25,8 +25,8 @@ from taskcore.workflows.arguments import StepArguments, bind_step, check_fit, fi
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.output import OutputFacts, output_in
 from taskcore.workflows.plan import MAP_LIMIT, STEPS_LIMIT, Over, StepPlan, UndoPlan, Value
+from taskcore.workflows.result_types import either
 from taskcore.workflows.steps import FirstOf, MapStep, Step
-from taskcore.workflows.values import either
 
 if TYPE_CHECKING:
     from taskcore.workflows.run import Run
@@ -305,7 +305,7 @@ def _task_of(task: Any) -> tuple[Task[Any, Any], CallOptions]:
         return task, NO_OPTIONS
     if isinstance(task, ConfiguredTask):
         return task.task, task.options
-    raise InvalidWorkflow(f"{short_repr(task)} is no task", fix="give a function that @app.task decorates")
+    raise InvalidWorkflow(f"{short_repr(task)} is not a task", fix="give a function that @app.task decorates")
 
 
 def _check_task(task: Task[Any, Any], options: CallOptions, *, is_map: bool) -> None:

@@ -29,12 +29,12 @@ from taskcore.worker.context import Context, current
 from taskcore.worker.execution import Execution, workflows_here
 from taskcore.workflows.chain import Chain
 from taskcore.workflows.errors import InvalidWorkflow
-from taskcore.workflows.fits import fits
 from taskcore.workflows.perform import StepInHand
 from taskcore.workflows.plan import AFTER_DEADLINE, MAP_LIMIT, PLAN_BYTES, STEPS_LIMIT, OneCall, StepPlan, encode_plan
 from taskcore.workflows.rest import Family, Rest
 from taskcore.workflows.steps import FirstOf, MapStep
 from taskcore.workflows.submit import Submission, plan_of
+from taskcore.workflows.type_compatibility import fits
 
 __all__ = ["continue_with", "spawn"]
 

@@ -17,7 +17,7 @@ from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.names import rounds_name, step_id, stop_name, undo_name
 from taskcore.workflows.plan import Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
 from taskcore.workflows.saga import UNKNOWN, undone
 
 __all__ = ["Compensation", "CompensationState", "begin_anew", "read_compensation"]

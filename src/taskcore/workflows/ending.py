@@ -12,7 +12,7 @@ from taskcore.workflows.decide import StepKey
 from taskcore.workflows.marks import LEAF, SKIPPED, Mark, MarkCounts
 from taskcore.workflows.names import map_name, step_id, width_name
 from taskcore.workflows.plan import MAP_LIMIT, OPEN_WIDTH, PartOf, Plan
-from taskcore.workflows.reading import ListTooLarge, RecordReader
+from taskcore.workflows.record_reader import ListTooLarge, RecordReader
 
 __all__ = ["Endings", "StepEnd", "failure_of"]
 

@@ -20,7 +20,7 @@ from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.names import list_name, step_id, width_name
 from taskcore.workflows.plan import CHUNK, MAP_LIMIT, OneCall, Over, Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
 
 __all__ = ["Expanded", "NoList", "expand", "write_lists", "write_width"]
 
@@ -54,7 +54,7 @@ async def expand(
     step = plan.steps[of.step]
     over = step.over
     if over is None:
-        raise NoList(f"{step.name} is no map")
+        raise NoList(f"{step.name} is not a map")
     first = of.index * CHUNK
     if of.index == 0 and over.items is None:
         everything = await _returned(reader, of.workflow, over.step or 0, plan)
@@ -139,4 +139,4 @@ async def _returned(reader: RecordReader, workflow: str, source: int, plan: Plan
     try:
         return [bytes(raw) for raw in msgspec.json.decode(data, type=list[msgspec.Raw])]
     except msgspec.MsgspecError as error:
-        raise NoList(f"the result of {step.name} is no list") from error
+        raise NoList(f"the result of {step.name} is not a list") from error

@@ -13,7 +13,7 @@ from taskcore.workflows.decide import StepKey
 from taskcore.workflows.marks import SKIPPED
 from taskcore.workflows.names import owner_name_of, step_id, undo_id
 from taskcore.workflows.plan import MAP_LIMIT, PartOf, Plan
-from taskcore.workflows.reading import RecordReader, how_of
+from taskcore.workflows.record_reader import RecordReader, how_of
 from taskcore.workflows.show import StepState, StepStatus, WorkflowState, WorkflowStatus, read_state
 
 __all__ = ["ChildJob", "JobFamily", "ParentWorkflow", "read_family"]

@@ -16,7 +16,7 @@ from taskcore.workflows.marks import merge
 
 __all__ = ["MarkRecords", "NewMarks"]
 
-TRIES = 1_000  #: writes of one record of marks; each loses only to another writer that got on
+WRITE_TRIES = 1_000  #: writes of one record of marks; each loses only to another writer that got on
 REMEMBERED = 4_096  #: records whose last version is remembered
 
 
@@ -46,7 +46,7 @@ class MarkRecords:
             before = wanted.get(one.name)
             wanted[one.name] = one if before is None else one._replace(marks=merge(before.marks, one.marks))
         done: dict[str, bytes] = {}
-        for _ in range(TRIES):
+        for _ in range(WRITE_TRIES):
             if not wanted:
                 return done
             tries = [(one, *self._seen.get(one.name, (ABSENT, b""))) for one in wanted.values()]
@@ -62,7 +62,9 @@ class MarkRecords:
                     done[one.name] = write.value or b""
                     self._note(one.name, answer, done[one.name])
                     del wanted[one.name]
-        raise StoreRefused(f"the marks {next(iter(wanted))} were others at each of {TRIES} writes", fix="try again")
+        raise StoreRefused(
+            f"the marks {next(iter(wanted))} had changed at each of {WRITE_TRIES} writes", fix="try again"
+        )
 
     def _remember(self, name: str, conflict: Conflict) -> None:
         current = conflict.current

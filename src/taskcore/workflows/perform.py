@@ -32,14 +32,14 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import shorten_repr
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.perform import Performer
+from taskcore.workflows.before_start import Looked, look
 from taskcore.workflows.decide import SkipStep, StartStep, StepKey, WaitForStep, arguments_of
 from taskcore.workflows.envelope import PartOf, StepEnvelope, decode_step, ordinary
 from taskcore.workflows.expand import NoList, expand, write_width
-from taskcore.workflows.look import Looked, look
 from taskcore.workflows.marks import FAILED, SKIPPED, SUCCEEDED, Mark
 from taskcore.workflows.plan import AFTER_DEADLINE, NewerPlan, Plan, StepPlan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import SKIPPED_MAP, ListTooLarge, RecordReader
+from taskcore.workflows.record_reader import SKIPPED_MAP, ListTooLarge, RecordReader
 from taskcore.workflows.rest import Rest
 from taskcore.workflows.saga import Sagas
 

@@ -17,7 +17,7 @@ from taskcore.workflows.decide import StepKey
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.names import list_name, replay_id, step_id
 from taskcore.workflows.plan import CHUNK, Plan
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
 
 __all__ = ["continued", "copy_ended"]
 

@@ -29,7 +29,7 @@ from taskcore.workflows.expand import write_lists
 from taskcore.workflows.names import owner_name, plan_name
 from taskcore.workflows.plan import AFTER_DEADLINE, NO_VALUE, Over, PartOf, Plan, StepPlan, decode_plan, encode_plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
 
 __all__ = ["Family", "Rest", "RestSettler", "leaves_rest", "rest_of"]
 

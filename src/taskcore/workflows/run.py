@@ -19,11 +19,11 @@ from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.names import step_id, stop_name
 from taskcore.workflows.plan import AFTER_DEADLINE, UNDO_TIME, Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
+from taskcore.workflows.result_types import returning
 from taskcore.workflows.saga import STOPPED, claim_pivot, stop_saga
 from taskcore.workflows.show import WorkflowProgress, WorkflowState, read_state
 from taskcore.workflows.steps import FirstOf, MapStep, Step
-from taskcore.workflows.values import returning
 
 __all__ = ["Run", "TaskNamed", "task_of_last"]
 
@@ -31,7 +31,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 TaskNamed = Callable[[str], Task[..., Any]]
 
-LATE = 600.0  #: seconds after its deadline in which a step that runs across it may still end a workflow
+END_AFTER_DEADLINE = 600.0  #: seconds after its deadline in which a step that runs across it may still end a workflow
 
 
 class Run(Generic[R]):
@@ -79,7 +79,9 @@ class Run(Generic[R]):
         :raises ResultTimeout: it has not ended yet (TC401).
         :raises ResultNotKept: it ended, and its outcome is not kept any more (TC406).
         """
-        late = LATE + (UNDO_TIME if self.plan.is_saga else 0.0)  # what is undone takes as long as it takes
+        late = END_AFTER_DEADLINE + (
+            UNDO_TIME if self.plan.is_saga else 0.0
+        )  # what is undone takes as long as it takes
         left = max(self.plan.deadline + late - self._components().clock(), 0.0)
         wait = left if timeout is None else min(seconds_of("timeout", timeout), left)
         try:
@@ -176,7 +178,7 @@ class Run(Generic[R]):
             number = names.index(name) if name in names else len(names)
         if number >= len(self.plan.steps) or self.plan.steps[number].name != name:
             names_there = ", ".join(one.name for one in self.plan.steps)
-            raise InvalidWorkflow(f"{name} is no step of {self!r}", facts=[f"its steps: {names_there}"])
+            raise InvalidWorkflow(f"{name} is not a step of {self!r}", facts=[f"its steps: {names_there}"])
         return number
 
     def _queue(self, number: int) -> str:

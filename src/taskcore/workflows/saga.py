@@ -31,7 +31,7 @@ from taskcore.workflows.envelope import StepEnvelope, ordinary
 from taskcore.workflows.names import pivot_name, step_id, stop_name, undo_id, undo_name
 from taskcore.workflows.plan import PartOf, Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
 from taskcore.workflows.saga_decide import may_run, undo_order
 
 __all__ = ["STOPPED", "Sagas", "claim_pivot", "stop_saga", "undone"]

@@ -24,7 +24,7 @@ from taskcore.results import StoredOutcome
 from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.marks import FAILED
 from taskcore.workflows.plan import Plan, StepPlan
-from taskcore.workflows.reading import how_of
+from taskcore.workflows.record_reader import how_of
 
 __all__ = ["check_saga", "may_run", "undo_order"]
 

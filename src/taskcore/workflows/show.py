@@ -11,7 +11,7 @@ from taskcore.workflows.decide import StepKey
 from taskcore.workflows.marks import LEAF, SKIPPED, MarkCounts
 from taskcore.workflows.names import map_name, step_id, stop_name, width_name
 from taskcore.workflows.plan import Plan
-from taskcore.workflows.reading import SKIPPED_MAP, RecordReader, how_of
+from taskcore.workflows.record_reader import SKIPPED_MAP, RecordReader, how_of
 
 __all__ = ["StepState", "StepStatus", "WorkflowProgress", "WorkflowState", "WorkflowStatus", "read_state"]
 

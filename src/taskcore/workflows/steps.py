@@ -11,7 +11,7 @@ from taskcore.workflows.errors import InvalidWorkflow
 from taskcore.workflows.outcomes import ChildOutcome
 from taskcore.workflows.output import Output, OutputFacts, output_in
 from taskcore.workflows.plan import StepPlan, Value
-from taskcore.workflows.values import either, pack_value
+from taskcore.workflows.result_types import either, pack_value
 
 if TYPE_CHECKING:
     from taskcore.workflows.build import TakesFirst, Workflow

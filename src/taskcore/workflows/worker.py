@@ -29,10 +29,10 @@ from taskcore.workflows.ending import StepEnd
 from taskcore.workflows.marks import FAILED
 from taskcore.workflows.perform import NOTHING, REFUSED_AGAIN, StepInHand, StepPerformer
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader, how_of, skipped_outcome
+from taskcore.workflows.record_reader import RecordReader, how_of, skipped_outcome
 from taskcore.workflows.rest import Rest, RestSettler, leaves_rest
+from taskcore.workflows.result_types import keeping_outcomes
 from taskcore.workflows.saga import Sagas
-from taskcore.workflows.values import keeping_outcomes
 
 __all__ = ["StepSettler", "StepTasks", "WorkflowRoom", "room"]
 

@@ -25,13 +25,13 @@ from taskcore.workflows.family import JobFamily, read_family
 from taskcore.workflows.names import recent_names
 from taskcore.workflows.plan import Plan
 from taskcore.workflows.publish import StepSender
-from taskcore.workflows.reading import RecordReader
+from taskcore.workflows.record_reader import RecordReader
 from taskcore.workflows.replay import continued, copy_ended
+from taskcore.workflows.result_types import returning
 from taskcore.workflows.run import Run, task_of_last
 from taskcore.workflows.show import WorkflowState, read_state
 from taskcore.workflows.steps import FirstOf, MapStep
 from taskcore.workflows.submit import Submission, decode_recent, send_plan, submit
-from taskcore.workflows.values import returning
 
 __all__ = ["WorkflowOptions", "Workflows"]
 

@@ -16,7 +16,7 @@ from taskcore.workflows.errors import InvalidWorkflow
 
 __all__ = ["StandIn", "either", "keeping_outcomes", "pack_value", "returning"]
 
-KEPT = 3_600.0  #: seconds; a task that keeps no results keeps them in a workflow
+RESULT_KEPT = 3_600.0  #: seconds; a task that keeps no results keeps them in a workflow
 
 
 class StandIn(msgspec.Struct, frozen=True):
@@ -74,5 +74,5 @@ def _contract(contract: Contract, annotation: Any) -> Contract:
 def keeping_outcomes(task: Task[Any, Any]) -> Task[Any, Any]:
     """Return the task with outcomes that are kept."""
     kept = copy.copy(task)
-    kept.options = msgspec.structs.replace(task.options, keep_result=task.options.keep_result or KEPT)
+    kept.options = msgspec.structs.replace(task.options, keep_result=task.options.keep_result or RESULT_KEPT)
     return kept

@@ -24,7 +24,7 @@ from taskcore.workflows.envelope import PartOf
 from taskcore.workflows.marks import SKIPPED, SUCCEEDED
 from taskcore.workflows.names import plan_name, step_id, stop_name
 from taskcore.workflows.plan import Plan
-from taskcore.workflows.reading import SKIPPED_MAP, RecordReader, ended_step
+from taskcore.workflows.record_reader import SKIPPED_MAP, RecordReader, ended_step
 
 __all__ = ["Looked", "look"]
 
