@@ -163,7 +163,7 @@ async def test_no_channel_holds_a_whole_pass(url):
     queue = "many.channels"
     async with RabbitBackend(url) as backend:
         await bury(backend, queue, LETTERS)
-        with counting() as seen, patch("taskcore.backends.rabbitmq.letters.BROWSED_ON_A_CHANNEL", 1):
+        with counting() as seen, patch("taskcore.backends.rabbitmq.letters.PAGES_ON_A_CHANNEL", 1):
             async with backend.admin.walk(queue) as walk:
                 while page := await walk.page(BROWSED_AT_ONCE):
                     assert await walk.drop(page[1::2]) == BROWSED_AT_ONCE // 2
