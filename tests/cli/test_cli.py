@@ -281,7 +281,7 @@ def test_worker_stops_at_a_signal(processes, shop, loop, number):
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals to send on Windows")
 def test_worker_banner(processes, shop):
-    """The first lines say what runs: versions, loop, app, broker, queues, every task with its signature."""
+    """The first lines say what runs: versions, loop, app, broker and its features, queues, tasks with signatures."""
     _, said = start_worker(processes, shop, "--loop", "asyncio", "-q", "mail, default", "-c", "7", "--grace", "1m30s")
     for part in (
         "taskcore ",
@@ -289,6 +289,7 @@ def test_worker_banner(processes, shop):
         "asyncio",
         "hello:app · 2 tasks",
         "memory://",
+        "native: delay, dedup, fencing, redeliveries, remove, locate, dead letters",
         "mail, default · 7 jobs at once · grace 1m30s",
         "greet(name: str, times: int = 1) -> str",
         "post(to: str) -> None",

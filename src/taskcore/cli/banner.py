@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from taskcore.cli.group import installed_version
+from taskcore.cli.support import support_of
 from taskcore.config import show
 from taskcore.toolkit.units import show_duration
 
@@ -43,6 +44,7 @@ def banner(app: App, choices: WorkerChoices, options: WorkerOptions) -> Iterator
     yield f"broker   {show('url', settings.url)}{store}"
     if settings.url.startswith("memory:"):
         yield "         memory:// ends at this process: jobs that other programs send do not arrive here"
+    yield f"         {' · '.join(support_of(app.features))}"
     queues = (
         f"{name}={options.queue_limits[name]}" if name in options.queue_limits else name for name in options.queues
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import click
@@ -24,6 +24,7 @@ from taskcore.cli.group import APP_DIR, DEBUG, Exit, installed_version
 from taskcore.cli.loading import load_app
 from taskcore.cli.output import paint, print_json, print_line
 from taskcore.cli.queue_findings import queue_findings
+from taskcore.cli.support import support_of
 from taskcore.config import NO_STORE, Loaded, load, show
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.preflight import Need, diagnoses, unmet_needs
@@ -43,9 +44,6 @@ QUICKER = ("uvloop", "hiredis")  #: optional, and quicker
 CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "aiormq", "psycopg", *QUICKER)
 CRASHES = "crashes"
 WIDTH = 18  #: of the column with the names of checks
-
-#: The features that a broker has by itself, that its adapter emulates, or that it has not.
-FEATURES = ("delay", "dedup", "fencing", "redeliveries", "remove", "locate", "dead_letters")
 
 
 @click.command("doctor", short_help="Test app, settings, broker, store, versions")
@@ -287,11 +285,7 @@ async def _clocks(store: Store, app: App | None) -> list[Finding]:
 
 def _abilities(features: Features, store: Store | None, app: App | None) -> Iterator[Finding]:
     """Report what the broker does by itself, and what counts the starts that kill a worker."""
-    by: dict[str, list[str]] = {}
-    for name in FEATURES:
-        support: Any = getattr(features, name)
-        by.setdefault(support, []).append(name.replace("_", " "))
-    words = [f"{support}: {', '.join(by[support])}" for support in ("native", "emulated", "absent") if support in by]
+    words = list(support_of(features))
     if app is not None:
         refused = dict.fromkeys(need.task or "schedules" for need in _needs_of(app))
         words.append(f"refused for: {', '.join(refused)}" if refused else "no task is refused")
