@@ -24,9 +24,10 @@ from taskcore.records.names import outcome_name
 from taskcore.records.outcomes import Outcomes
 from taskcore.store import ANY, Write
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.worker import admission, settle_records
+from taskcore.worker import admission
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from taskcore.worker.settle_records import RecordSettler
 from tests.support import mutants_broker  # noqa: F401 - it plants its own
 from tests.support.planting import MUTANTS, Mutant, instead, mutant
 
@@ -119,7 +120,7 @@ def letter_keeps_the_last_error_only():
     def bury(original, reason, trail):
         return original(reason, msgspec.structs.replace(trail, errors=trail.errors[-1:]))
 
-    with instead(lifecycle, "_bury", bury):
+    with instead(lifecycle, "bury", bury):
         yield
 
 
@@ -198,15 +199,15 @@ def at_most_once_acks_afterwards():
 @mutant("sweep")
 def ack_before_the_result():
     """Let the broker forget the job before its outcome is stored."""
-    store = settle_records._store_outcomes
+    store = RecordSettler.store_outcomes
 
     async def commit(original, self, batch):
-        async def write(outcomes, events, ended):
+        async def write(records, ended):
             await self._settle([one for one in ended if not one.settled])
             failpoint("settle.acked")
-            await store(outcomes, events, ended)
+            await store(records, ended)
 
-        with patch.object(settle_records, "_store_outcomes", write):
+        with patch.object(RecordSettler, "store_outcomes", write):
             await original(self, batch)
 
     with instead(Settler, "commit", commit):
