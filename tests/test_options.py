@@ -390,14 +390,15 @@ def test_one_rule_for_times(value: Any) -> None:
     assert (Snooze(value).after, RetryLater(value).after) == (90.0, 90.0)
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "sqlite"])
-def test_a_store_is_no_broker(scheme: str) -> None:
-    """The error says so, and how to name both."""
-    with pytest.raises(InvalidURL) as caught:
-        App(f"{scheme}://user:hunter2@db/shop")
-    assert f'store="{scheme}://' in str(caught.value)
-    assert "pip install" not in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:hunter2@db/shop", "postgres://user:hunter2@db/shop", "sqlite:///s.db"]
+)
+def test_a_database_is_a_broker_and_a_store(url: str) -> None:
+    """One URL names both, and no text has its password."""
+    app = App(url)
+    assert (app.features.survives_worker, app.features.redeliveries) == (True, "native")
+    assert app.components.store is not None
+    assert "hunter2" not in repr(app)
 
 
 def test_a_broker_without_records_is_no_store() -> None:
