@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
 
@@ -338,3 +339,34 @@ def test_limits_that_a_call_cannot_have():
         work.using(soft_timeout=0)
     with pytest.raises(InvalidSetting, match="never be raised"):
         work.using(soft_timeout="1m", timeout=60)
+
+
+TRACED = """
+import sys, time
+from taskcore.soft_timeouts import SoftTimeout, _ThreadLimit, _within
+
+def in_time():
+    return 1
+
+def too_late():
+    try:
+        while True:
+            time.sleep(0.001)
+    except SoftTimeout:
+        return 2
+
+assert _within(_ThreadLimit(10.0), in_time, 10.0) == 1
+assert sys.argv[1] == "in time" or _within(_ThreadLimit(0.05), too_late, 0.05) == 2
+time.sleep(0.1)
+sys.settrace(lambda frame, event, arg: None)
+in_time()
+sys.settrace(None)
+print("traced")
+"""
+
+
+@pytest.mark.parametrize("ended", ["in time", "too late"])
+def test_a_limit_of_a_thread_leaves_nothing_in_the_interpreter(ended: str) -> None:
+    """Traced code runs behind a limit: a note of an exception that was withdrawn made it hang."""
+    ran = subprocess.run([sys.executable, "-c", TRACED, ended], capture_output=True, text=True, timeout=15, check=False)
+    assert (ran.stdout, ran.stderr) == ("traced\n", "")

@@ -18,6 +18,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -251,7 +252,7 @@ class _ThreadLimit:
     def __init__(self, seconds: float) -> None:
         self._thread = ctypes.c_ulong(threading.get_ident())
         self._lock = threading.Lock()
-        self._is_over = False
+        self._is_over = self._was_sent = False
         self._timer = threading.Timer(seconds, self._raise)
         self._timer.daemon = True
 
@@ -260,14 +261,34 @@ class _ThreadLimit:
 
     def end(self) -> None:
         """Let nothing be raised any more, also what was not raised yet."""
+        try:
+            self._end()
+        except SoftTimeout:  # it came in between, and no second one is sent
+            self._end()
+
+    def _end(self) -> None:
         with self._lock:
             self._is_over = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
         self._timer.cancel()
+        if self._was_sent:
+            self._take_what_was_sent()
+
+    def _take_what_was_sent(self) -> None:
+        """Replace an exception that may be on its way by one that is raised here.
+
+        An interpreter notes that there is an exception, and forgets that only when one is raised. To withdraw the
+        exception would leave the note: each call and each loop would be slow, and traced code would hang (Python 3.11).
+        """
+        with suppress(SoftTimeout):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(SoftTimeout))
+            while True:
+                pass
+        self._was_sent = False
 
     def _raise(self) -> None:
         with self._lock:
             if not self._is_over:
+                self._was_sent = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(SoftTimeout))
 
 

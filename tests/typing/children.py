@@ -41,7 +41,7 @@ def chain(page: str) -> str:
     """Go on as a workflow with another result than the declared one."""
     workflow = app.workflow("pages")
     words = workflow.step(count, page)
-    return continue_with(words)  # type: ignore[return-value]  # pyright: ignore[reportReturnType, reportArgumentType, reportCallIssue]
+    return continue_with(words)  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
 
 @app.task
@@ -50,6 +50,7 @@ async def nightly(pages: list[str]) -> None:
     for page in pages:
         spawn(count.call(page))
         spawn(count.using(delay="5m").call(page), tolerate=True)
+    page = "one more"
     spawn(count)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     spawn(count.call(page), tolerates=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
