@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskcore import App, Reject, Retry, RetryLater, Router, Snooze, TaskcoreError
+from taskcore import App, Reject, Retry, RetryLater, Router, Snooze, TaskcoreError, adapters
 from taskcore.config import AppSettings
 from taskcore.deadletter import ReplayWith
 from taskcore.errors import InvalidArguments, InvalidContract, InvalidName, InvalidSetting, InvalidURL
@@ -399,6 +399,16 @@ def test_a_database_is_a_broker_and_a_store(url: str) -> None:
     assert (app.features.survives_worker, app.features.redeliveries) == (True, "native")
     assert app.components.store is not None
     assert "hunter2" not in repr(app)
+
+
+def test_a_store_of_another_package_is_no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says so, and how to name both; it has no password."""
+    groups: dict[str, dict[str, object]] = {adapters.BACKENDS: {}, adapters.STORES: {"etcd": object()}}
+    monkeypatch.setattr(adapters, "_registered", groups.__getitem__)
+    with pytest.raises(InvalidURL) as caught:
+        App("etcd://user:hunter2@db/shop")
+    assert 'store="etcd://' in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_broker_without_records_is_no_store() -> None:
