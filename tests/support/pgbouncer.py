@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from taskcore.faults import PostgresServer
 from taskcore.faults.postgres import PROTOCOL, USER, _as_unprivileged, _unprivileged
 from taskcore.faults.servers import Server
 from taskcore.faults.sockets import HOST, ask
+from tests.support.real import require
 
-__all__ = ["PgBouncer"]
+__all__ = ["VERSIONS", "Bounce", "PgBouncer", "bounces"]
+
+VERSIONS = ("", "1.24")  #: the system's knows no prepared statements; 1.24 keeps them apart by default
 
 
 class PgBouncer(Server):
@@ -51,3 +56,19 @@ class PgBouncer(Server):
     async def _answers(self) -> bool:
         body = struct.pack("!i", PROTOCOL) + f"user\0{USER}\0database\0postgres\0\0".encode()
         return (await ask(self.port, struct.pack("!i", len(body) + 4) + body, until=b"Z")).startswith(b"R")
+
+
+#: Starts one, with settings.
+Bounce: TypeAlias = Callable[..., AbstractAsyncContextManager[PgBouncer]]
+
+
+def bounces(server: PostgresServer, version: str) -> Bounce:
+    """Start a PgBouncer of a version in front of the server that all tests share; skip without one."""
+    require(PgBouncer, version)
+
+    @asynccontextmanager
+    async def start(**config: Any) -> AsyncIterator[PgBouncer]:
+        async with PgBouncer(server, version=version, **config) as bouncer:
+            yield bouncer
+
+    return start

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeAlias
-
 import psycopg
 import pytest
 
@@ -13,27 +9,15 @@ from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.conformance import BACKEND_CHECKS, STORE_CHECKS, certify
 from taskcore.faults import PostgresServer
-from tests.support.pgbouncer import PgBouncer
-from tests.support.real import require
+from tests.support.pgbouncer import VERSIONS, Bounce, bounces
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-
-VERSIONS = ("", "1.24")  #: the system's knows no prepared statements; 1.24 keeps them apart by default
-
-Bounce: TypeAlias = Callable[..., AbstractAsyncContextManager[PgBouncer]]
 
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: version or "system")
 def bounce(request: pytest.FixtureRequest, postgres: PostgresServer) -> Bounce:
     """Start a PgBouncer of each version in front of the server that all tests share."""
-    require(PgBouncer, request.param)
-
-    @asynccontextmanager
-    async def start(**config: Any) -> AsyncIterator[PgBouncer]:
-        async with PgBouncer(postgres, version=request.param, **config) as server:
-            yield server
-
-    return start
+    return bounces(postgres, request.param)
 
 
 async def test_shared_sessions_are_refused(bounce: Bounce):
